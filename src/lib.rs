@@ -1,0 +1,8 @@
+//! rbuild builds Dockerfiles: one static binary, no daemon, root or rootless.
+//!
+//! The rooms stand on floors and only look down:
+//! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`), the kernel (`sys`), parts
+//! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
+//! `image`), acts (`solve`, `runtime`), the join (`build`) and the door (`cli`).
+
+pub mod cli;

@@ -1,0 +1,5 @@
+//! The `rbuild` binary: everything it does is in the library.
+
+fn main() -> std::process::ExitCode {
+    rbuild::cli::main()
+}
