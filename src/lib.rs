@@ -6,3 +6,6 @@
 //! `image`), acts (`solve`, `runtime`), the join (`build`) and the door (`cli`).
 
 pub mod cli;
+pub mod digest;
+pub mod platform;
+pub mod tree;
