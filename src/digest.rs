@@ -239,7 +239,10 @@ impl From<[u8; 32]> for ResultId {
 /// Writes bytes as lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char]).collect()
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)] as char, DIGITS[usize::from(b & 15)] as char])
+        .collect()
 }
 
 fn is_lower_hex(text: &str) -> bool {
@@ -266,7 +269,9 @@ mod tests {
         let good = Digest::sha256_of(b"");
         assert_eq!(good.as_str().parse::<Digest>().unwrap(), good);
         assert_eq!(good.short(), "e3b0c44298fc");
-        for bad in ["", "sha256:", "sha256:../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:E3"] {
+        for bad in
+            ["", "sha256:", "sha256:../../etc/passwd", "md5:d41d8cd98f00b204e9800998ecf8427e", "sha256:E3"]
+        {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
         assert!(good.as_str().to_uppercase().parse::<Digest>().is_err());

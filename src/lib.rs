@@ -7,5 +7,8 @@
 
 pub mod cli;
 pub mod digest;
+pub mod oci;
+pub mod plan;
 pub mod platform;
+pub mod progress;
 pub mod tree;

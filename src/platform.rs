@@ -51,7 +51,9 @@ fn normalise(architecture: &str, variant: Option<&str>) -> (String, Option<Strin
     let variant = match (arch, variant.or(implied)) {
         ("amd64", Some("v1")) | ("arm64", Some("v8" | "8")) => None,
         ("arm", None) => Some("v7"),
-        ("arm", Some(v @ ("5" | "6" | "7" | "8"))) => Some(["v5", "v6", "v7", "v8"][usize::from(v.as_bytes()[0] - b'5')]),
+        ("arm", Some(v @ ("5" | "6" | "7" | "8"))) => {
+            Some(["v5", "v6", "v7", "v8"][usize::from(v.as_bytes()[0] - b'5')])
+        }
         (_, v) => v,
     };
     (arch.to_owned(), variant.map(str::to_owned))
@@ -64,7 +66,8 @@ impl FromStr for Platform {
         let bad = || ParsePlatformError(text.to_owned());
         let lower = text.to_ascii_lowercase();
         let parts: Vec<&str> = lower.split('/').collect();
-        let word = |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.()".contains(&b));
+        let word =
+            |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.()".contains(&b));
         if !parts.iter().all(|p| word(p)) {
             return Err(bad());
         }

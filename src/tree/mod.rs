@@ -5,8 +5,10 @@
 //! layer tars and COPY's cache keys come from it without walking or reading the files again.
 
 mod codec;
+mod source;
 
 pub use codec::DecodeError;
+pub use source::{SourceEntry, SourceNode, SourceTree};
 
 use crate::digest::ContentId;
 use serde::{Deserialize, Serialize};
@@ -283,7 +285,9 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned_and_stay_inside() {
-        for (from, to) in [("/", ""), ("a//b/", "a/b"), ("./a/../..", ""), ("../../etc", "etc"), ("a/./b/../c", "a/c")] {
+        for (from, to) in
+            [("/", ""), ("a//b/", "a/b"), ("./a/../..", ""), ("../../etc", "etc"), ("a/./b/../c", "a/c")]
+        {
             assert_eq!(p(from).as_bytes(), to.as_bytes(), "{from}");
         }
     }
