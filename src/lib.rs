@@ -11,4 +11,5 @@ pub mod oci;
 pub mod plan;
 pub mod platform;
 pub mod progress;
+pub mod sandbox;
 pub mod tree;
