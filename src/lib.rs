@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod digest;
+pub mod dockerfile;
 pub mod oci;
 pub mod plan;
 pub mod platform;
