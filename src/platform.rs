@@ -66,8 +66,10 @@ impl FromStr for Platform {
         let bad = || ParsePlatformError(text.to_owned());
         let lower = text.to_ascii_lowercase();
         let parts: Vec<&str> = lower.split('/').collect();
-        let word =
-            |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.()".contains(&b));
+        let word = |w: &str| {
+            w.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.()".contains(&b))
+        };
         if !parts.iter().all(|p| word(p)) {
             return Err(bad());
         }
