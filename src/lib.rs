@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod digest;
 pub mod dockerfile;
+pub mod network;
 pub mod oci;
 pub mod plan;
 pub mod platform;

@@ -1,0 +1,98 @@
+//! What can go wrong with a network, and what the user can do about it.
+
+use std::io;
+
+/// An error of the network room; `Display` names what was attempted, [`NetworkError::hint`] what helps.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// `--network` got a word that is no mode.
+    #[error("unknown network \"{word}\": expected one of default, none, host or bridge")]
+    UnknownMode {
+        /// What the user wrote.
+        word: String,
+    },
+    /// `--add-host` got something that is not `NAME:ADDRESS`.
+    #[error("cannot use the extra host \"{text}\": {why}")]
+    ExtraHost {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// `host-gateway` was asked for in a network that has no way to the host.
+    #[error("the extra host \"{name}\" asks for host-gateway, but this network has no way to the host")]
+    NoHostGateway {
+        /// The extra host's name.
+        name: String,
+    },
+    /// The kernel refused one step of making the network.
+    #[error("cannot {what}: {source}")]
+    Setup {
+        /// What was attempted, as a verb phrase.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// All subnets of the pool overlap with routes or name servers of the host.
+    #[error("no free subnet for the bridge {bridge}: the host's routes overlap with every candidate")]
+    NoFreeSubnet {
+        /// The bridge that needs a subnet.
+        bridge: &'static str,
+    },
+    /// Every address of the bridge's subnet is taken.
+    #[error("no free address on the bridge {bridge}: {limit} networks exist at the same time")]
+    NoFreeAddress {
+        /// The bridge.
+        bridge: &'static str,
+        /// How many networks the bridge can carry at once.
+        limit: u32,
+    },
+    /// Neither rootless helper is installed.
+    #[error("a private network as an ordinary user needs pasta or slirp4netns, and neither is installed")]
+    NoHelper,
+    /// The helper ended before the network was ready.
+    #[error("{program} could not connect the network ({status}): {stderr}")]
+    HelperFailed {
+        /// The helper's name.
+        program: &'static str,
+        /// How it ended.
+        status: String,
+        /// The end of what it said, in one line.
+        stderr: String,
+    },
+    /// The helper neither became ready nor ended in time.
+    #[error("{program} did not connect the network within {seconds} seconds")]
+    HelperSlow {
+        /// The helper's name.
+        program: &'static str,
+        /// The time limit, in seconds.
+        seconds: u64,
+    },
+}
+
+impl NetworkError {
+    /// Says what the user can do, where there is something to do.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::UnknownMode { .. } => Some("leave the option out for a private network with NAT"),
+            Self::ExtraHost { .. } => Some("write it as name:1.2.3.4, name=1.2.3.4 or name:host-gateway"),
+            Self::NoHostGateway { .. } => Some("use the default network or --network host"),
+            Self::NoFreeSubnet { .. } => Some("use --network host, or free a part of 10.189.0.0/16"),
+            Self::NoFreeAddress { .. } => Some("wait until other builds have ended, or use --network host"),
+            Self::NoHelper => Some(
+                "install the package passt (or slirp4netns); --network host and --network none work without it",
+            ),
+            Self::HelperFailed { .. } | Self::HelperSlow { .. } | Self::Setup { .. } => {
+                Some("--network host and --network none work without a private network")
+            }
+        }
+    }
+
+    /// Wraps a system error with the step that met it.
+    pub(crate) fn setup(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Setup { what, source }
+    }
+}
