@@ -14,4 +14,5 @@ pub mod plan;
 pub mod platform;
 pub mod progress;
 pub mod sandbox;
+pub mod sys;
 pub mod tree;

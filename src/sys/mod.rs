@@ -1,0 +1,10 @@
+//! The kernel behind safe functions: the only room with `unsafe`.
+//!
+//! Most of what rbuild asks of Linux has a safe wrapper in rustix or nix, and then the caller uses that. Here is what
+//! has none (`clone3`, `mount_setattr`, seccomp filters) and what has one that is easy to misuse: opening a path
+//! inside a directory tree that somebody else filled ([`inroot`]), extended attributes without following links
+//! ([`xattr`]).
+
+pub mod file;
+pub mod inroot;
+pub mod xattr;
