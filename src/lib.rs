@@ -13,6 +13,7 @@ pub mod oci;
 pub mod plan;
 pub mod platform;
 pub mod progress;
+pub mod reference;
 pub mod sandbox;
 pub mod sys;
 pub mod tree;
