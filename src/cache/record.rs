@@ -1,0 +1,122 @@
+//! The record of a step: one file a key, written whole or not at all, checked when read.
+
+use super::key::KeyPart;
+use crate::digest::{CacheKey, ResultId};
+use serde::{Deserialize, Serialize};
+use std::io;
+
+/// First word of a record file; another version is no record.
+const MAGIC: &str = "rbstep1";
+/// No honest record is longer, in bytes.
+const LIMIT: u64 = 4 << 20;
+
+/// Keeps small files by name; the store gives one. Names are relative paths that this room makes from hex digits.
+pub trait Shelf: Send + Sync {
+    /// Reads a whole file of at most `limit` bytes; `None` when it is not there.
+    fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces a file in one step: readers see the old or the new bytes.
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Lists the file names below a directory name.
+    fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+}
+
+/// What is known of a step that ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The key that it ran for.
+    pub key: CacheKey,
+    /// What it produced.
+    pub result: ResultId,
+    /// As shown to the user.
+    pub label: String,
+    /// Names the instruction across builds: the same place of the same Dockerfile. For explanations only.
+    pub place: String,
+    /// The named inputs of the key.
+    pub parts: Vec<KeyPart>,
+    /// When it ended, seconds since the epoch. For people; no decision rests on it.
+    pub ended: u64,
+    /// How long it ran, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// All step records of a store.
+#[derive(Clone)]
+pub struct Records {
+    shelf: std::sync::Arc<dyn Shelf>,
+}
+
+impl Records {
+    /// Works on a shelf.
+    pub fn new(shelf: std::sync::Arc<dyn Shelf>) -> Self {
+        Self { shelf }
+    }
+
+    /// Finds the record of a key. A damaged or foreign file counts as absent: the step runs again and replaces it.
+    pub fn get(&self, key: &CacheKey) -> Option<StepRecord> {
+        let bytes = self.shelf.read(&name(key), LIMIT).ok()??;
+        decode(&bytes).filter(|r| r.key == *key)
+    }
+
+    /// Keeps a record, in place of an earlier one of the same key.
+    pub fn put(&self, record: &StepRecord) -> io::Result<()> {
+        self.shelf.write(&name(&record.key), &encode(record))
+    }
+
+    /// Reads all records, to make the index anew.
+    pub fn all(&self) -> Vec<StepRecord> {
+        let mut out = Vec::new();
+        for shard in self.shelf.list("steps").unwrap_or_default() {
+            for file in self.shelf.list(&format!("steps/{shard}")).unwrap_or_default() {
+                out.extend(file.parse().ok().and_then(|key| self.get(&key)));
+            }
+        }
+        out
+    }
+}
+
+fn name(key: &CacheKey) -> String {
+    let hex = key.to_string();
+    format!("steps/{}/{hex}", &hex[..2])
+}
+
+fn encode(record: &StepRecord) -> Vec<u8> {
+    let body = serde_json::to_string(record).expect("plain data always packs");
+    format!("{MAGIC} {} {}\n{body}", body.len(), blake3::hash(body.as_bytes()).to_hex()).into_bytes()
+}
+
+fn decode(bytes: &[u8]) -> Option<StepRecord> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (head, body) = text.split_once('\n')?;
+    let [magic, len, sum] = head.split(' ').collect::<Vec<_>>()[..] else { return None };
+    let whole =
+        magic == MAGIC && len.parse() == Ok(body.len()) && *sum == *blake3::hash(body.as_bytes()).to_hex();
+    if whole { serde_json::from_str(body).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_whole_or_absent() {
+        let record = StepRecord {
+            key: CacheKey([7; 32]),
+            result: ResultId([8; 32]),
+            label: "RUN x".into(),
+            place: "p".into(),
+            parts: vec![KeyPart { name: "a".into(), value: "b".into() }],
+            ended: 1,
+            took_ms: 2,
+        };
+        let bytes = encode(&record);
+        assert_eq!(decode(&bytes), Some(record));
+        for cut in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..cut]), None);
+        }
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert_eq!(decode(&bad), None, "byte {at}");
+        }
+    }
+}
