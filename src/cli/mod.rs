@@ -1,6 +1,79 @@
-//! The door: command line in, exit code out.
+//! The door: command line in, exit code out. One file a command; each has clap `Args` and a `run`.
+//!
+//! Data goes to standard output, talk to standard error. `rbuild -t app .` is `rbuild build -t app .`: a first word that
+//! is no command starts a build.
+
+mod error;
+mod output;
+
+pub use error::CliError;
+pub use output::Output;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What a command gives: its exit code, or what went wrong.
+pub type CommandResult = Result<ExitCode, CliError>;
+
+#[derive(Debug, Parser)]
+#[command(name = "rbuild", version, about, disable_help_subcommand = true, subcommand_required = true)]
+struct Cli {
+    /// Where images, snapshots and the cache live [default: /var/lib/rbuild as root, $XDG_DATA_HOME/rbuild else]
+    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
+    root: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// What every command may need.
+#[derive(Debug)]
+pub struct Ctx {
+    /// Where the store is.
+    pub root: PathBuf,
+    /// Writes data to standard output.
+    pub out: Output,
+}
 
 /// Runs the command line of this process.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let args = with_build(std::env::args_os().collect());
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.command {}
+}
+
+/// Prints help, version or what is wrong with the command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    // a closed pipe is no reason to panic
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS }
+}
+
+/// Puts `build` before the arguments of a command line that names no command.
+fn with_build(mut args: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(word) = args.get(at).and_then(|a| a.to_str()) {
+        match word {
+            "--root" => at += 2,
+            _ if word.starts_with("--root=") => at += 1,
+            "-h" | "--help" | "-V" | "--version" => return args,
+            _ => break,
+        }
+    }
+    let names_command = args.get(at).and_then(|a| a.to_str()).is_some_and(is_command);
+    if at < args.len() && !names_command {
+        args.insert(at, "build".into());
+    }
+    args
+}
+
+fn is_command(word: &str) -> bool {
+    Cli::command().get_subcommands().any(|c| c.get_name() == word || c.get_all_aliases().any(|a| a == word))
 }

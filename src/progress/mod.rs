@@ -1,5 +1,11 @@
 //! What happens in a build, as events; whoever draws them knows nothing else, whoever sends them draws nothing.
 
+mod lines;
+pub mod plain;
+pub mod tty;
+
+pub use lines::printable;
+
 use std::time::Duration;
 
 /// Names a step of one build; steps count from 1 in the order in which they are announced.
