@@ -16,5 +16,6 @@ pub mod platform;
 pub mod progress;
 pub mod reference;
 pub mod sandbox;
+pub mod solve;
 pub mod sys;
 pub mod tree;
