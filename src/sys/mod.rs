@@ -6,5 +6,6 @@
 //! ([`xattr`]).
 
 pub mod file;
+pub mod fsutil;
 pub mod inroot;
 pub mod xattr;

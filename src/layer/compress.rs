@@ -1,0 +1,146 @@
+//! Compression of layers and archives: which one by the first bytes, readers and writers for each.
+//!
+//! Nothing here trusts what is compressed: windows are bounded, and whoever reads bounds the length.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+/// Largest zstd window that is accepted, as a power of two: 128 MiB, what `zstd --ultra` needs.
+const ZSTD_WINDOW_LOG: u32 = 27;
+/// Most memory an xz stream may ask for, in bytes.
+const XZ_MEMORY: u64 = 256 << 20;
+
+/// How a layer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// As it is.
+    #[default]
+    None,
+    /// gzip, level 0 to 9.
+    Gzip(u32),
+    /// zstd, level 0 (its default) to 22.
+    Zstd(i32),
+}
+
+/// What the first bytes of a stream say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// None of the others.
+    Plain,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878, a frame or a skippable frame.
+    Zstd,
+    /// `BZh`.
+    Bzip2,
+    /// The xz container.
+    Xz,
+}
+
+impl Format {
+    /// Tells the format from the first bytes; six are enough for all.
+    pub fn of(magic: &[u8]) -> Self {
+        match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Decompresses a stream, told by its first bytes; several members or frames one after the other are one stream.
+///
+/// # Errors
+/// The first bytes cannot be read. Damage and cut-off streams are errors of the reader that is returned.
+pub fn decoder<'a>(reader: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut head = [0u8; 6];
+    let mut reader = reader;
+    let mut have = 0;
+    while have < head.len() {
+        match reader.read(&mut head[have..]) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let format = Format::of(&head[..have]);
+    let whole = io::Cursor::new(head[..have].to_vec()).chain(reader);
+    let whole = BufReader::with_capacity(128 << 10, whole);
+    Ok(match format {
+        Format::Plain => Box::new(whole),
+        Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        Format::Xz => {
+            let flags = liblzma::stream::CONCATENATED;
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags);
+            Box::new(liblzma::bufread::XzDecoder::new_stream(whole, stream.map_err(io::Error::from)?))
+        }
+        Format::Zstd => {
+            let mut zstd = zstd::stream::read::Decoder::with_buffer(whole)?;
+            zstd.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(ToEnd(zstd))
+        }
+    })
+}
+
+/// zstd's reader is used as it is; the wrapper only gives it a name of ours and a `Send` bound.
+struct ToEnd<B: BufRead>(zstd::stream::read::Decoder<'static, B>);
+
+impl<B: BufRead> Read for ToEnd<B> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+/// Compresses what is written; [`Encoder::finish`] must be called, else the stream is cut off.
+pub struct Encoder<W: Write>(Kind<W>);
+
+enum Kind<W: Write> {
+    None(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+/// Makes a compressor. The same bytes always give the same result: no name and no time are in the header.
+pub fn encoder<W: Write>(out: W, how: Compression) -> io::Result<Encoder<W>> {
+    Ok(Encoder(match how {
+        Compression::None => Kind::None(out),
+        Compression::Gzip(level) => {
+            let level = flate2::Compression::new(level.min(9));
+            // 255: "unknown system", so that the header does not depend on where it is made
+            Kind::Gzip(flate2::GzBuilder::new().mtime(0).operating_system(255).write(out, level))
+        }
+        Compression::Zstd(level) => Kind::Zstd(zstd::stream::write::Encoder::new(out, level)?),
+    }))
+}
+
+impl<W: Write> Encoder<W> {
+    /// Writes the end of the stream and gives the writer back.
+    pub fn finish(self) -> io::Result<W> {
+        match self.0 {
+            Kind::None(out) => Ok(out),
+            Kind::Gzip(gzip) => gzip.finish(),
+            Kind::Zstd(zstd) => zstd.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Kind::None(out) => out.write(buf),
+            Kind::Gzip(gzip) => gzip.write(buf),
+            Kind::Zstd(zstd) => zstd.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::None(out) => out.flush(),
+            Kind::Gzip(gzip) => gzip.flush(),
+            Kind::Zstd(zstd) => zstd.flush(),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Advisory locks on files: they vanish with their holder, however it dies.
+
+use super::StoreError;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// How a lock is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    /// Together with other shared holders.
+    Shared,
+    /// Alone.
+    Exclusive,
+}
+
+/// A held lock; dropping it gives it back.
+#[derive(Debug)]
+pub struct Lock {
+    // closing the last descriptor of the open file releases the lock
+    _file: File,
+}
+
+impl Lock {
+    pub(super) fn wait(path: &Path, kind: LockKind) -> Result<Self, StoreError> {
+        let file = open(path)?;
+        let how = match kind {
+            LockKind::Shared => FlockOperation::LockShared,
+            LockKind::Exclusive => FlockOperation::LockExclusive,
+        };
+        loop {
+            match flock(&file, how) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(StoreError::io("lock", path)(e.into())),
+            }
+        }
+    }
+
+    pub(super) fn attempt(path: &Path, kind: LockKind) -> Result<Option<Self>, StoreError> {
+        let file = open(path)?;
+        let held = try_flock(&file, kind).map_err(StoreError::io("lock", path))?;
+        Ok(held.then_some(Self { _file: file }))
+    }
+
+    /// Locks an open file or directory if it is free.
+    pub(crate) fn on(file: File, kind: LockKind) -> io::Result<Option<Self>> {
+        Ok(try_flock(&file, kind)?.then_some(Self { _file: file }))
+    }
+}
+
+fn try_flock(file: &File, kind: LockKind) -> io::Result<bool> {
+    let how = match kind {
+        LockKind::Shared => FlockOperation::NonBlockingLockShared,
+        LockKind::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(file, how) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        // on a read-only store a lock that exists can still be taken
+        .or_else(|e| File::open(path).map_err(|_| e))
+        .map_err(StoreError::io("open the lock", path))
+}
