@@ -7,6 +7,7 @@
 
 pub mod cache;
 pub mod cli;
+pub mod context;
 pub mod digest;
 pub mod dockerfile;
 pub mod layer;

@@ -74,6 +74,38 @@ pub fn open_in_root(
     open_by_walk(root, path, flags, mode)
 }
 
+/// Opens `path` below `root` when no link is on the way or at its end (ELOOP or ENOTDIR otherwise); for names that
+/// are known to be without links. O_CLOEXEC is always set.
+pub fn open_without_links(root: impl AsFd, path: impl AsRef<OsStr>, flags: OFlags) -> io::Result<OwnedFd> {
+    let root = root.as_fd();
+    let path = path.as_ref();
+    let path = if path.is_empty() { OsStr::new(".") } else { path };
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    if openat2_works() {
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        for _ in 0..64 {
+            match fs::openat2(root, path, flags, Mode::empty(), how) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+    let mut here = root.try_clone_to_owned()?;
+    let mut parts = path.as_bytes().split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").peekable();
+    while let Some(part) = parts.next() {
+        if part == b".." {
+            return Err(Errno::XDEV.into());
+        }
+        let way = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = if parts.peek().is_some() { way } else { flags };
+        here = fs::openat(&here, OsStr::from_bytes(part), flags, Mode::empty())?;
+        if parts.peek().is_none() {
+            return Ok(here);
+        }
+    }
+    Ok(fs::openat(&here, ".", flags, Mode::empty())?)
+}
+
 /// Opens a directory inside `root` for `*at` calls.
 pub fn open_dir_in_root(root: impl AsFd, path: impl AsRef<OsStr>) -> io::Result<OwnedFd> {
     open_in_root(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
@@ -326,6 +358,23 @@ mod tests {
             let place = resolve(&root, path, Last::Follow, None).unwrap();
             assert!(place.path.is_root(), "{path}");
             assert_eq!(place.name, ".");
+        }
+    }
+
+    #[test]
+    fn a_path_without_links_stops_at_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/b/f"), "f").unwrap();
+        std::os::unix::fs::symlink("a", dir.path().join("l")).unwrap();
+        std::os::unix::fs::symlink("b/f", dir.path().join("a/g")).unwrap();
+        let root = open_root(dir.path()).unwrap();
+        let open = |path: &str| open_without_links(&root, path, OFlags::RDONLY);
+        for path in ["", "a", "a/b/f", "a/./b"] {
+            assert!(open(path).is_ok(), "{path}");
+        }
+        for path in ["l/b/f", "a/g", "..", "a/../../x", "a/b/f/x", "none"] {
+            assert!(open(path).is_err(), "{path}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Meta, TreePath};
 use crate::digest::ContentId;
+use rayon::prelude::*;
 use std::fs::File;
 use std::io;
 
@@ -51,6 +52,9 @@ pub struct SourceEntry {
     pub links: Option<(u64, u64)>,
 }
 
+/// Decides whether a walk goes into a directory.
+pub type Enter<'a> = dyn Fn(&TreePath) -> bool + Sync + 'a;
+
 /// A read-only tree. Paths are names inside it: no implementation follows a link or leaves its root.
 pub trait SourceTree: Send + Sync {
     /// Looks at one path without following it; `None` when nothing is there.
@@ -64,6 +68,36 @@ pub trait SourceTree: Send + Sync {
 
     /// Opens a regular file for reading.
     fn open(&self, path: &TreePath) -> io::Result<File>;
+
+    /// Lists everything below a directory in path order, without the directory itself; directories for which `enter`
+    /// says no are listed but not entered. A tree that can walk faster than one directory at a time overrides this.
+    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<(TreePath, SourceEntry)>> {
+        let children = self.list(dir)?;
+        let below: Vec<Vec<_>> = children
+            .into_par_iter()
+            .map(|(name, entry)| {
+                let path = dir.child(&name);
+                let go = matches!(entry.node, SourceNode::Dir) && enter(&path);
+                let mut out = vec![(path.clone(), entry)];
+                if go {
+                    out.extend(self.walk(&path, enter)?);
+                }
+                Ok(out)
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(below.into_iter().flatten().collect())
+    }
+
+    /// Says why a path that its owner expects is not part of the tree, for example the ignore rule that keeps it out.
+    fn why_absent(&self, _path: &TreePath) -> Option<String> {
+        None
+    }
+
+    /// Says whether an opened file surely still has the bytes that [`SourceTree::content`] named, without reading it;
+    /// on no, the caller has to hash what it has read.
+    fn still(&self, _path: &TreePath, _file: &File) -> io::Result<bool> {
+        Ok(self.immutable())
+    }
 
     /// Whether the inodes are in the store and never change, so that a snapshot may hard link them.
     fn immutable(&self) -> bool {

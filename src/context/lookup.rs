@@ -1,0 +1,135 @@
+//! Where the Dockerfile and its ignore file are.
+//!
+//! `-f` is a path of the user's own and is opened like any other; what is found by name inside the context is opened
+//! through the context's descriptor, so that a link in it cannot lead out.
+
+use super::{ContextError, IgnoreRules};
+use crate::sys::inroot;
+use rustix::fs::{Mode, OFlags};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// More than any Dockerfile or ignore file written by hand, in bytes.
+const TEXT_LIMIT: u64 = 16 << 20;
+
+/// A Dockerfile with its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// For messages, and for the ignore file beside it.
+    pub path: PathBuf,
+    /// Content.
+    pub text: Vec<u8>,
+}
+
+/// Finds and reads the Dockerfile: the one that was named (relative to the current directory), else `Dockerfile`,
+/// else `dockerfile` in the context.
+///
+/// # Errors
+/// [`ContextError::NoDockerfile`] when nothing was named and neither is there; [`ContextError::Read`].
+pub fn find_dockerfile(context: &Path, named: Option<&Path>) -> Result<Dockerfile, ContextError> {
+    if let Some(path) = named {
+        let text = File::open(path).and_then(read).map_err(|source| read_error(path, source))?;
+        return Ok(Dockerfile { path: path.to_owned(), text });
+    }
+    for name in ["Dockerfile", "dockerfile"] {
+        if let Some(text) = read_inside(context, name)? {
+            return Ok(Dockerfile { path: context.join(name), text });
+        }
+    }
+    Err(ContextError::NoDockerfile { path: context.to_owned() })
+}
+
+/// Loads the ignore rules: `<Dockerfile>.dockerignore` beside the Dockerfile, which wins entirely, else
+/// `.dockerignore` at the root of the context, else none. Named contexts have no Dockerfile.
+pub fn load_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreRules, ContextError> {
+    if let Some(dockerfile) = dockerfile {
+        let mut name = OsString::from(dockerfile);
+        name.push(".dockerignore");
+        let path = PathBuf::from(name);
+        match File::open(&path).and_then(read) {
+            Ok(text) => return Ok(IgnoreRules::parse(&text, &shown(&path))?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(read_error(&path, source)),
+        }
+    }
+    match read_inside(context, ".dockerignore")? {
+        Some(text) => Ok(IgnoreRules::parse(&text, ".dockerignore")?),
+        None => Ok(IgnoreRules::none()),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn read_inside(context: &Path, name: &str) -> Result<Option<Vec<u8>>, ContextError> {
+    let root = inroot::open_root(context)
+        .map_err(|source| ContextError::Open { path: context.to_owned(), source })?;
+    match inroot::open_in_root(&root, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(fd) => Ok(Some(read(File::from(fd)).map_err(|source| read_error(&context.join(name), source))?)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(read_error(&context.join(name), source)),
+    }
+}
+
+fn read(file: File) -> io::Result<Vec<u8>> {
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::other("it is a directory; name the file in it"));
+    }
+    let mut text = Vec::new();
+    file.take(TEXT_LIMIT + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > TEXT_LIMIT {
+        return Err(io::Error::other("it is larger than 16 MiB, which no Dockerfile or ignore file is"));
+    }
+    Ok(text)
+}
+
+fn read_error(path: &Path, source: io::Error) -> ContextError {
+    ContextError::Read { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::TreePath;
+    use std::fs;
+
+    #[test]
+    fn the_dockerfile_is_looked_for_by_both_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = |named: Option<&Path>| find_dockerfile(dir.path(), named);
+        assert!(matches!(find(None), Err(ContextError::NoDockerfile { .. })));
+        fs::write(dir.path().join("dockerfile"), "FROM b").unwrap();
+        assert_eq!(find(None).unwrap().text, b"FROM b");
+        fs::write(dir.path().join("Dockerfile"), "FROM a").unwrap();
+        assert_eq!(find(None).unwrap().text, b"FROM a");
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("x"), "FROM x").unwrap();
+        assert_eq!(find(Some(&other.path().join("x"))).unwrap().text, b"FROM x");
+        assert!(matches!(find(Some(other.path())), Err(ContextError::Read { .. })));
+    }
+
+    #[test]
+    fn a_dockerfile_link_stays_in_the_context() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(other.path().join("secret"), "FROM x").unwrap();
+        std::os::unix::fs::symlink(other.path().join("secret"), dir.path().join("Dockerfile")).unwrap();
+        assert!(find_dockerfile(dir.path(), None).is_err());
+    }
+
+    #[test]
+    fn the_ignore_file_of_the_dockerfile_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let docker = dir.path().join("D");
+        let excludes = |path: &str| {
+            load_ignore(dir.path(), Some(&docker)).unwrap().excludes(&TreePath::clean(path.as_bytes()))
+        };
+        assert!(!excludes("a"));
+        fs::write(dir.path().join(".dockerignore"), "a").unwrap();
+        assert!(excludes("a"));
+        fs::write(dir.path().join("D.dockerignore"), "b").unwrap();
+        assert!(excludes("b") && !excludes("a"));
+    }
+}

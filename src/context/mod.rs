@@ -1,0 +1,51 @@
+//! The build context: the files that a build may copy, and the ignore rules that hide some of them.
+//!
+//! A context is read lazily: a path that no instruction mentions is never looked at, and a file whose stat has not
+//! changed since the last build is not read. It knows nothing about instructions, caches or images; what it remembers
+//! between builds goes through the [`StatCache`] trait.
+
+mod dir;
+pub mod glob;
+pub mod ignore;
+mod lookup;
+mod memo;
+mod stat;
+#[cfg(test)]
+mod tests;
+
+pub use self::ignore::{IgnoreError, IgnoreRules};
+pub use dir::BuildContext;
+pub use lookup::{Dockerfile, find_dockerfile, load_ignore};
+pub use stat::{CachedDir, CachedStat, Stamp, StatCache};
+
+use std::path::PathBuf;
+
+/// A context that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// The directory itself.
+    #[error("build context {}: {source}", path.display())]
+    Open {
+        /// As given.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// No Dockerfile in the context and no `-f`.
+    #[error("no Dockerfile in {}: name it with -f, or give the directory that holds it", path.display())]
+    NoDockerfile {
+        /// The context.
+        path: PathBuf,
+    },
+    /// A Dockerfile or ignore file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A bad line in the ignore file.
+    #[error(transparent)]
+    Ignore(#[from] IgnoreError),
+}

@@ -1,0 +1,92 @@
+//! What is remembered of a context's files between builds, so that unchanged ones are not read again.
+//!
+//! The idea is git's index: a file whose stat is the same has the same bytes. The trap is git's too ("racily clean"):
+//! a file that changes within the clock tick of its last change keeps its times. So an entry is remembered only when
+//! the file was at rest: changed longer ago than the coarsest clock tick before we began to read it.
+
+use crate::digest::ContentId;
+use crate::tree::{Mtime, TreePath};
+use serde::{Deserialize, Serialize};
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change of the content.
+    pub mtime: Mtime,
+    /// Last change of content or metadata; nobody can set it.
+    pub ctime: Mtime,
+    /// Device and inode number.
+    pub inode: (u64, u64),
+    /// File type and permission bits as stat gives them.
+    pub mode: u32,
+}
+
+/// How long a file must have been at rest: file systems take the time of a change from the kernel's tick (4 or 10 ms).
+const TICK_NANOS: i128 = 20_000_000;
+/// The same where times come in whole seconds (FAT: two).
+const COARSE_NANOS: i128 = 2_000_000_000;
+
+impl Stamp {
+    /// Says whether the file was at rest at `now`, so that a later change must show in the stamp.
+    pub fn at_rest(&self, now: Mtime) -> bool {
+        let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
+        let coarse = self.mtime.nanos == 0 && self.ctime.nanos == 0;
+        let age = nanos(now) - nanos(self.mtime).max(nanos(self.ctime));
+        age > if coarse { COARSE_NANOS } else { TICK_NANOS }
+    }
+}
+
+/// What is remembered of one name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedStat {
+    /// One component.
+    pub name: Vec<u8>,
+    /// The state that the rest belongs to.
+    pub stamp: Stamp,
+    /// blake3 of the bytes; `None` when nobody asked for it, and for all but regular files.
+    pub content: Option<ContentId>,
+    /// Extended attributes that a build sees.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What is remembered of a directory: its entries sorted by name. Names that are missing have to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CachedDir {
+    /// Sorted by name.
+    pub entries: Vec<CachedStat>,
+}
+
+/// Keeps directories between builds. It belongs to one context directory: the implementation puts the context's
+/// absolute path into its keys. Losing an entry costs time, never correctness.
+pub trait StatCache: Send + Sync {
+    /// Gives what was stored for a directory, `None` when nothing was or it cannot be read.
+    fn load(&self, dir: &TreePath) -> Option<CachedDir>;
+
+    /// Replaces what is stored for a directory; failures are the implementation's to swallow.
+    fn store(&self, dir: &TreePath, entries: CachedDir);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_at_rest_is_trusted() {
+        let time = |secs, nanos| Mtime { secs, nanos };
+        let stamp = |mtime, ctime| Stamp { size: 0, mtime, ctime, inode: (0, 0), mode: 0 };
+        let now = time(1000, 500_000_000);
+        for (mtime, ctime, want) in [
+            (time(900, 1), time(900, 1), true),
+            (time(1000, 499_000_000), time(1000, 499_000_000), false),
+            (time(900, 1), time(1000, 499_000_000), false),
+            (time(1000, 400_000_000), time(1000, 400_000_000), true),
+            (time(999, 0), time(999, 0), false),
+            (time(998, 0), time(998, 0), true),
+            (time(5000, 1), time(900, 1), false),
+        ] {
+            assert_eq!(stamp(mtime, ctime).at_rest(now), want, "{mtime:?} {ctime:?}");
+        }
+    }
+}
