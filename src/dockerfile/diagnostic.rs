@@ -120,13 +120,6 @@ impl Diagnostic {
     }
 }
 
-/// Draws the lines around some places, as [`Diagnostic::render`] does below its first line.
-pub(crate) fn excerpt(source: &[u8], labels: &[Label], colour: bool) -> String {
-    let mut out = String::new();
-    draw_excerpt(&mut out, &LineIndex::new(source), labels, Paint { colour });
-    out
-}
-
 /// At most this many lines of one place are shown; a heredoc can be long.
 const LINES_OF_A_PLACE: usize = 6;
 

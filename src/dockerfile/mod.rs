@@ -8,8 +8,27 @@
 //! [`word`] expands words when `plan` knows the environment; [`lint`] looks for bad habits; [`diagnostic`] says
 //! what is wrong.
 
+mod args;
 pub mod ast;
+mod csv;
 pub mod diagnostic;
+mod duration;
+mod flags;
+mod grammar;
+mod heredoc;
+mod instruction;
+mod lines;
 pub mod mount;
+pub mod parse;
+mod pattern;
 pub mod span;
 pub mod suggest;
+pub mod word;
+
+pub use ast::Dockerfile;
+pub use diagnostic::Diagnostic;
+pub use parse::{detect_syntax, parse, parse_trigger};
+pub use span::{LineIndex, Position, Span, Text};
+
+#[cfg(test)]
+mod tests;

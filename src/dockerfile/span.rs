@@ -191,11 +191,6 @@ impl TextBuilder {
         }
     }
 
-    /// Returns the number of bytes collected.
-    pub(crate) fn len(&self) -> usize {
-        self.text.len()
-    }
-
     /// Ends the text; an empty one stands at `fallback`.
     pub(crate) fn finish(self, fallback: usize) -> Text {
         let start = self.jumps.first().map_or(fallback, |jump| jump.file);
