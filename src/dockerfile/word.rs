@@ -87,6 +87,11 @@ impl Lexer {
         Lexer { ignore_quotes: true, ..Lexer::new('\\') }
     }
 
+    /// Reads a RUN line to show it: quotes and unset variables stay.
+    pub fn for_label(escape: char) -> Self {
+        Lexer { keep_quotes: true, keep_unset: true, ..Lexer::new(escape) }
+    }
+
     /// Reads the marker of a heredoc: quotes go or stay, variables stay.
     pub(super) fn for_marker(keep_quotes: bool, keep_escapes: bool) -> Self {
         Lexer { keep_quotes, keep_escapes, keep_unset: true, ..Lexer::new('\\') }

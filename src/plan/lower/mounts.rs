@@ -1,0 +1,170 @@
+//! `RUN --mount`: from typed options to what the step sees.
+
+use super::Lowering;
+use crate::dockerfile::ast::{Instruction, Run};
+use crate::dockerfile::diagnostic::Diagnostic;
+use crate::dockerfile::mount::{self, BindMount, CacheMount, Mount, SecretMount, SshMount, TmpfsMount};
+use crate::dockerfile::span::{Span, Text};
+use crate::plan::op::{From, Role, RunMount, Sharing};
+use crate::plan::output::OutlineNeed;
+use crate::plan::paths;
+use crate::plan::planner::Files;
+use petgraph::graph::NodeIndex;
+
+/// Permission bits of a new cache directory, a secret and a socket, when the mount does not say.
+const CACHE_MODE: u32 = 0o755;
+const SECRET_MODE: u32 = 0o400;
+const SOCKET_MODE: u32 = 0o600;
+
+type Inputs = Vec<(Role, NodeIndex)>;
+
+impl Lowering<'_, '_> {
+    /// Turns mounts into those of the op, with edges from what they take files from.
+    pub(super) fn mounts(
+        &mut self,
+        instruction: &Instruction,
+        run: &Run,
+        typed: &[Mount],
+    ) -> Result<(Vec<RunMount>, Inputs), Diagnostic> {
+        let (mut mounts, mut inputs) = (Vec::new(), Vec::new());
+        let mut sockets = 0;
+        for (position, (mount, raw)) in typed.iter().zip(&run.mounts).enumerate() {
+            let mut taken = |lowering: &mut Self, from: &Text| {
+                Ok(match lowering.planner.files_of(from, lowering.index)? {
+                    Files::Vertex(vertex) => {
+                        inputs.push((Role::Mount(position), vertex));
+                        From::Vertex
+                    }
+                    Files::Context(name) => From::Context(name),
+                    Files::Empty => From::Empty,
+                })
+            };
+            mounts.push(match mount {
+                Mount::Bind(bind) => {
+                    let from = match &raw.from {
+                        Some(from) if !from.is_empty() => taken(self, from)?,
+                        _ => From::Context(String::new()),
+                    };
+                    self.bind(bind, from, raw.span())?
+                }
+                Mount::Cache(cache) => {
+                    let from = match &raw.from {
+                        Some(from) if !from.is_empty() => taken(self, from)?,
+                        _ => From::Empty,
+                    };
+                    self.cache(cache, from, raw.span())?
+                }
+                Mount::Tmpfs(tmpfs) => self.tmpfs(tmpfs, raw.span())?,
+                Mount::Secret(secret) => self.secret(secret, instruction),
+                Mount::Ssh(ssh) => {
+                    sockets += 1;
+                    self.ssh(ssh, sockets - 1, instruction)
+                }
+            });
+        }
+        Ok((mounts, inputs))
+    }
+
+    /// Joins a target to the working directory; the root itself cannot be covered.
+    fn target(&self, target: &str, span: Span) -> Result<String, Diagnostic> {
+        let joined = paths::join(&self.state.cwd(), target);
+        if joined == "/" {
+            let message = format!("invalid mount target {target:?}: it is the root of the file system");
+            return Err(Diagnostic::new("rbuild::mount_target", message)
+                .at(span)
+                .help("name a directory: target=/mnt"));
+        }
+        Ok(joined)
+    }
+
+    fn bind(&self, bind: &BindMount, from: From, span: Span) -> Result<RunMount, Diagnostic> {
+        Ok(RunMount::Bind {
+            target: self.target(&bind.target, span)?,
+            from,
+            source: paths::clean(&bind.source),
+            writable: !bind.read_only,
+        })
+    }
+
+    fn cache(&self, cache: &CacheMount, from: From, span: Span) -> Result<RunMount, Diagnostic> {
+        let namespace = self.planner.given.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
+        let id = cache.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| cache_id(&cache.target));
+        Ok(RunMount::Cache {
+            target: self.target(&cache.target, span)?,
+            id: format!("{namespace}/{id}"),
+            sharing: match cache.sharing {
+                mount::Sharing::Shared => Sharing::Shared,
+                mount::Sharing::Private => Sharing::Private,
+                mount::Sharing::Locked => Sharing::Locked,
+            },
+            from,
+            source: paths::clean(&cache.source),
+            mode: cache.mode.unwrap_or(CACHE_MODE),
+            uid: cache.uid.unwrap_or(0),
+            gid: cache.gid.unwrap_or(0),
+            readonly: cache.read_only,
+        })
+    }
+
+    fn tmpfs(&self, tmpfs: &TmpfsMount, span: Span) -> Result<RunMount, Diagnostic> {
+        Ok(RunMount::Tmpfs {
+            target: self.target(&tmpfs.target, span)?,
+            size: tmpfs.size.filter(|size| *size > 0),
+        })
+    }
+
+    fn secret(&mut self, secret: &SecretMount, instruction: &Instruction) -> RunMount {
+        let span = self.place(instruction.span());
+        note_need(&mut self.planner.outline.secrets, &secret.id, secret.required, span);
+        RunMount::Secret {
+            target: secret.target.as_deref().map(|target| paths::join("/", target)),
+            id: secret.id.clone(),
+            env: secret.env.clone(),
+            required: secret.required,
+            mode: secret.mode.unwrap_or(SECRET_MODE),
+            uid: secret.uid.unwrap_or(0),
+            gid: secret.gid.unwrap_or(0),
+        }
+    }
+
+    fn ssh(&mut self, ssh: &SshMount, number: usize, instruction: &Instruction) -> RunMount {
+        let span = self.place(instruction.span());
+        note_need(&mut self.planner.outline.ssh, &ssh.id, ssh.required, span);
+        let target = ssh.target.as_deref().filter(|target| !target.is_empty());
+        RunMount::Ssh {
+            target: target.map_or_else(
+                || format!("/run/buildkit/ssh_agent.{number}"),
+                |target| paths::join("/", target),
+            ),
+            id: ssh.id.clone(),
+            required: ssh.required,
+            mode: ssh.mode.unwrap_or(SOCKET_MODE),
+            uid: ssh.uid.unwrap_or(0),
+            gid: ssh.gid.unwrap_or(0),
+        }
+    }
+}
+
+/// Gives the path of the first ssh socket.
+pub(super) fn first_socket(mounts: &[RunMount]) -> Option<&str> {
+    mounts.iter().find_map(|mount| match mount {
+        RunMount::Ssh { target, .. } => Some(target.as_str()),
+        _ => None,
+    })
+}
+
+/// Names a cache by its target: cleaned, and relative when the target is.
+fn cache_id(target: &str) -> String {
+    let clean = paths::clean(target);
+    match target.starts_with('/') {
+        true => clean,
+        false if clean == "/" => ".".to_owned(),
+        false => clean.trim_start_matches('/').to_owned(),
+    }
+}
+
+fn note_need(needs: &mut Vec<OutlineNeed>, id: &str, required: bool, span: Span) {
+    if !needs.iter().any(|need| need.id == id) {
+        needs.push(OutlineNeed { id: id.to_owned(), required, span });
+    }
+}
