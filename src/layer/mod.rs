@@ -8,18 +8,18 @@
 //! Why not the `tar` crate's reader: it unpacks by path strings and keeps no bound on what a header may claim; its
 //! `Header` does the field encoding for both directions here.
 
-mod blocks;
 pub mod compress;
+mod hash;
 mod read_ahead;
 mod scan;
 mod tar_read;
 mod tar_write;
 mod unpack;
-mod whiteout;
-mod xattr;
+pub mod whiteout;
 
 pub use compress::{Compression, Encoder, Format, decoder, encoder};
-pub use read_ahead::{ReadAhead, Unpacked, unpack_blob};
+pub use hash::hash_file;
+pub use read_ahead::{Unpacked, unpack_blob};
 pub use scan::{ScanOptions, scan};
 pub use tar_write::{diff_id, write_tar};
 pub use unpack::{Limits, UnpackOptions, unpack};
@@ -100,3 +100,6 @@ impl LayerError {
         matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Everything here takes a directory's descriptor and one name in it, or a path below a descriptor that `openat2`
 //! resolves without any link. It knows [`Meta`] and nothing of layers or stores.
 
+use super::file;
 use crate::tree::{Meta, Mtime};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawDir, RawMode, ResolveFlags, Stat, Timespec, Timestamps, Uid,
@@ -169,50 +170,39 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &OsStr, value: &[u8]) -> io::Result<(
 }
 
 /// Gives an open file or directory its owner (if `chown`), xattrs, mode and time, in the order that keeps all of them.
+///
+/// An attribute that this file system or user cannot have is passed over: the record of the tree still has it.
 pub fn apply_meta(fd: BorrowedFd<'_>, meta: &Meta, chown: bool) -> io::Result<()> {
     if chown && (meta.uid, meta.gid) != own_ids() {
         rustix::fs::fchown(fd, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
     }
     for (name, value) in &meta.xattrs {
-        set_xattr(fd, OsStr::from_bytes(name), value)?;
+        match rustix::fs::fsetxattr(fd, OsStr::from_bytes(name), value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
     // after chown, which takes setuid bits away
     rustix::fs::fchmod(fd, Mode::from_raw_mode(meta.mode))?;
     Ok(rustix::fs::futimens(fd, &times(meta.mtime))?)
 }
 
+/// Gives a link, device or pipe its owner, mode (links have none) and time; the name is not followed.
+pub fn apply_meta_at(dir: BorrowedFd<'_>, name: &OsStr, meta: &Meta, chown: bool) -> io::Result<()> {
+    if chown && (meta.uid, meta.gid) != own_ids() {
+        file::chown_at(dir, name, meta.uid, meta.gid)?;
+    }
+    let node =
+        rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if file_type(&rustix::fs::fstat(&node)?) != FileType::Symlink {
+        file::chmod_of(node.as_fd(), meta.mode)?;
+    }
+    file::set_mtime_at(dir, name, meta.mtime.secs, meta.mtime.nanos)
+}
+
 /// What a new file gets by itself, so that most need no chown.
 fn own_ids() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-}
-
-/// Gives a link or special file its owner, mode (not for links) and time; the name is not followed.
-pub fn apply_meta_at(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
-    meta: &Meta,
-    link: bool,
-    chown: bool,
-) -> io::Result<()> {
-    if chown && (meta.uid, meta.gid) != own_ids() {
-        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-        rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    }
-    if !link {
-        // there is no fchmodat that does not follow on old kernels; a descriptor cannot be exchanged below us
-        let fd =
-            rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        if file_type(&rustix::fs::fstat(&fd)?) == FileType::Symlink {
-            return Err(Errno::LOOP.into());
-        }
-        rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(meta.mode))?;
-    }
-    set_mtime_at(dir, name, meta.mtime)
-}
-
-/// Sets access and modification time of the name itself.
-pub fn set_mtime_at(dir: BorrowedFd<'_>, name: &OsStr, mtime: Mtime) -> io::Result<()> {
-    Ok(rustix::fs::utimensat(dir, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 fn times(mtime: Mtime) -> Timestamps {

@@ -1,0 +1,1 @@
+//! The round trip: a real tree, its diff, its tar, and back.

@@ -1,0 +1,389 @@
+//! What has been unpacked so far, as a map of real paths; it decides, [`Disk`] does.
+
+use super::disk::Disk;
+use super::name::{self, refuse};
+use super::pool::{Job, SMALL, Writers};
+use crate::digest::ContentId;
+use crate::layer::LayerError;
+use crate::layer::tar_read::{Item, Kind, TarReader};
+use crate::tree::{Diff, Entry, Meta, Node, SourceEntry, SourceNode, SourceTree, TreePath};
+use rustix::fs::FileType;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Links that are followed on the way to one name, as the kernel does.
+const MAX_LINKS: usize = 40;
+
+/// One path of this layer.
+struct Slot {
+    meta: Meta,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    Dir {
+        opaque: bool,
+    },
+    /// A regular file by its body's number; several names share one.
+    File(usize),
+    Symlink(Vec<u8>),
+    Char(u32, u32),
+    Block(u32, u32),
+    Fifo,
+}
+
+/// A regular file's bytes, whatever names it has.
+struct Body {
+    size: u64,
+    content: Option<ContentId>,
+}
+
+/// What stands at a path in the merged tree.
+enum Seen {
+    Here,
+    Below(SourceEntry),
+    Nothing,
+}
+
+pub(super) struct Tree<'a> {
+    disk: Disk,
+    parent: Option<&'a dyn SourceTree>,
+    slots: BTreeMap<TreePath, Slot>,
+    bodies: Vec<Body>,
+    /// Deletions; they concern lower layers only, so they are settled at the end.
+    whiteouts: BTreeSet<TreePath>,
+    root_opaque: bool,
+}
+
+impl<'a> Tree<'a> {
+    pub(super) fn new(disk: Disk, parent: Option<&'a dyn SourceTree>) -> Self {
+        Self {
+            disk,
+            parent,
+            slots: BTreeMap::new(),
+            bodies: Vec::new(),
+            whiteouts: BTreeSet::new(),
+            root_opaque: false,
+        }
+    }
+
+    /// Takes one ordinary entry in, body and all.
+    pub(super) fn put(
+        &mut self,
+        item: &Item,
+        dir: &TreePath,
+        name: &[u8],
+        reader: &mut TarReader<'_>,
+        writers: &mut Writers<'_>,
+    ) -> Result<(), LayerError> {
+        let path = self.make_parents(item, dir)?.child(name);
+        let mut meta = meta(item);
+        match item.kind {
+            Kind::Hardlink => return self.hardlink(item, path, writers),
+            Kind::Dir => return self.put_dir(path, meta, writers),
+            _ => self.clear(&path, writers)?,
+        }
+        let what = match item.kind {
+            Kind::File => self.file(&path, &meta, item.size, reader, writers)?,
+            Kind::Symlink => {
+                if item.link.is_empty() {
+                    return Err(refuse(item, "the symbolic link has no target"));
+                }
+                // a link's own mode is the same everywhere and can hold no attributes of users
+                meta.mode = 0o777;
+                meta.xattrs.clear();
+                self.disk.symlink(&path, &meta, &item.link)?;
+                What::Symlink(item.link.clone())
+            }
+            Kind::Char if item.device == (0, 0) => {
+                // on disk it would be a whiteout, so it is one
+                self.whiteouts.insert(path);
+                return Ok(());
+            }
+            Kind::Char | Kind::Block => {
+                meta.xattrs.clear();
+                let (major, minor) = item.device;
+                let char = item.kind == Kind::Char;
+                let kind = if char { FileType::CharacterDevice } else { FileType::BlockDevice };
+                self.disk.node(&path, &meta, kind, item.device)?;
+                if char { What::Char(major, minor) } else { What::Block(major, minor) }
+            }
+            _ => {
+                meta.xattrs.clear();
+                self.disk.node(&path, &meta, FileType::Fifo, (0, 0))?;
+                What::Fifo
+            }
+        };
+        self.slots.insert(path, Slot { meta, what });
+        Ok(())
+    }
+
+    /// Notes a deletion.
+    pub(super) fn whiteout(
+        &mut self,
+        item: &Item,
+        dir: &TreePath,
+        name: &[u8],
+        _writers: &mut Writers<'_>,
+    ) -> Result<(), LayerError> {
+        let dir = self.make_parents(item, dir)?;
+        self.whiteouts.insert(dir.child(name));
+        Ok(())
+    }
+
+    /// Marks a directory as hiding what is below.
+    pub(super) fn opaque(&mut self, item: &Item, dir: &TreePath) -> Result<(), LayerError> {
+        let dir = self.make_parents(item, dir)?;
+        match self.slots.get_mut(&dir) {
+            None => self.root_opaque = true,
+            Some(Slot { what: What::Dir { opaque }, .. }) => *opaque = true,
+            Some(_) => return Err(refuse(item, "only a directory can be opaque")),
+        }
+        Ok(())
+    }
+
+    fn put_dir(&mut self, path: TreePath, meta: Meta, writers: &mut Writers<'_>) -> Result<(), LayerError> {
+        if let Some(Slot { meta: old, what: What::Dir { .. } }) = self.slots.get_mut(&path) {
+            *old = meta;
+            return Ok(());
+        }
+        self.clear(&path, writers)?;
+        self.disk.make_dir(&path)?;
+        self.slots.insert(path, Slot { meta, what: What::Dir { opaque: false } });
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        path: &TreePath,
+        meta: &Meta,
+        size: u64,
+        reader: &mut TarReader<'_>,
+        writers: &mut Writers<'_>,
+    ) -> Result<What, LayerError> {
+        let body = self.bodies.len();
+        let mut content = None;
+        if size > SMALL {
+            content = Some(self.disk.large(path, meta, size, reader)?);
+        } else {
+            let mut bytes = vec![0; size as usize];
+            let mut have = 0;
+            while have < bytes.len() {
+                have += reader.read(&mut bytes[have..])?;
+            }
+            let dir = self.disk.dir(&path.parent().unwrap_or_default())?;
+            writers.submit(Job { body, dir, path: path.clone(), meta: meta.clone(), bytes })?;
+        }
+        self.bodies.push(Body { size, content });
+        Ok(What::File(body))
+    }
+
+    fn hardlink(&mut self, item: &Item, path: TreePath, writers: &mut Writers<'_>) -> Result<(), LayerError> {
+        let target = name::target(item)?;
+        let (Some(dir), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(refuse(item, "a directory cannot have hard links"));
+        };
+        let target = self.make_parents(item, &dir)?.child(name);
+        if target == path {
+            return Ok(());
+        }
+        if !self.slots.contains_key(&target) {
+            self.copy_up(item, &target)?;
+        }
+        if path.strip_prefix(&target).is_some() || target.strip_prefix(&path).is_some() {
+            return Err(refuse(item, "a hard link and its target cannot be inside each other"));
+        }
+        self.clear(&path, writers)?;
+        writers.wait()?;
+        let Some(slot) = self.slots.get(&target) else {
+            return Err(refuse(item, "the target of the hard link does not exist"));
+        };
+        if matches!(slot.what, What::Dir { .. }) {
+            return Err(refuse(item, "a directory cannot have hard links"));
+        }
+        let slot = Slot { meta: slot.meta.clone(), what: slot.what.clone() };
+        self.disk.link(&target, &path)?;
+        self.slots.insert(path, slot);
+        Ok(())
+    }
+
+    /// Brings a file of a lower layer into this one, since hard links do not reach across layers.
+    fn copy_up(&mut self, item: &Item, path: &TreePath) -> Result<(), LayerError> {
+        let (Some(parent), Seen::Below(entry)) = (self.parent, self.look(path)?) else {
+            return Err(refuse(item, "the target of the hard link does not exist"));
+        };
+        let SourceNode::File { size } = entry.node else {
+            return Err(refuse(item, "the target of the hard link is no regular file"));
+        };
+        let content = parent.content(path, &entry).map_err(LayerError::io("read", path))?;
+        let from = parent.open(path).map_err(LayerError::io("open", path))?;
+        self.disk.copy(path, &entry.meta, &from)?;
+        self.slots.insert(path.clone(), Slot { meta: entry.meta, what: What::File(self.bodies.len()) });
+        self.bodies.push(Body { size, content: Some(content) });
+        Ok(())
+    }
+
+    /// Takes away what an earlier entry put at a path.
+    fn clear(&mut self, path: &TreePath, writers: &mut Writers<'_>) -> Result<(), LayerError> {
+        let Some(old) = self.slots.get(path) else { return Ok(()) };
+        let dir = matches!(old.what, What::Dir { .. });
+        writers.wait()?;
+        self.disk.remove(path)?;
+        self.slots.remove(path);
+        while dir
+            && let Some((below, _)) = self.slots.range(path.clone()..).next()
+            && below.strip_prefix(path).is_some()
+        {
+            let below = below.clone();
+            self.slots.remove(&below);
+        }
+        Ok(())
+    }
+
+    /// Looks at one real path without following it.
+    fn look(&self, path: &TreePath) -> Result<Seen, LayerError> {
+        if self.slots.contains_key(path) || path.is_root() {
+            return Ok(Seen::Here);
+        }
+        let Some(parent) = self.parent else { return Ok(Seen::Nothing) };
+        let hides = |dir: &TreePath| {
+            let opaque = matches!(self.slots.get(dir), Some(Slot { what: What::Dir { opaque: true }, .. }));
+            opaque || self.whiteouts.contains(dir)
+        };
+        let mut above = path.parent();
+        if self.whiteouts.contains(path) || std::iter::from_fn(|| next_up(&mut above)).any(|dir| hides(&dir))
+        {
+            return Ok(Seen::Nothing);
+        }
+        let below = parent.stat(path).map_err(LayerError::io("look at", path))?;
+        Ok(below.map_or(Seen::Nothing, Seen::Below))
+    }
+
+    /// Walks to a directory inside the root, following links there, and makes what is missing of it in this layer.
+    fn make_parents(&mut self, item: &Item, dir: &TreePath) -> Result<TreePath, LayerError> {
+        // a path in the map is real, so nothing on it needs to be followed
+        if dir.is_root() || matches!(self.slots.get(dir), Some(Slot { what: What::Dir { .. }, .. })) {
+            return Ok(dir.clone());
+        }
+        let mut todo: VecDeque<Vec<u8>> = dir.components().map(<[u8]>::to_vec).collect();
+        let mut here = TreePath::root();
+        let mut links = 0;
+        while let Some(part) = todo.pop_front() {
+            if part == b".." {
+                here = here.parent().unwrap_or_default();
+                continue;
+            }
+            let path = here.child(&part);
+            let mut target = None;
+            match self.look(&path)? {
+                Seen::Here => match self.slots.get(&path).map(|slot| &slot.what) {
+                    Some(What::Symlink(text)) => target = Some(text.clone()),
+                    Some(What::Dir { .. }) | None => {}
+                    Some(_) => return Err(not_a_dir(item, &path)),
+                },
+                Seen::Below(SourceEntry { node: SourceNode::Symlink { target: text }, .. }) => {
+                    target = Some(text)
+                }
+                Seen::Below(SourceEntry { node: SourceNode::Dir, meta, .. }) => self.make_dir(&path, meta)?,
+                Seen::Below(_) => return Err(not_a_dir(item, &path)),
+                Seen::Nothing => {
+                    let mtime = item.mtime;
+                    self.make_dir(&path, Meta { mode: 0o755, mtime, ..Meta::default() })?;
+                }
+            }
+            let Some(target) = target else {
+                here = path;
+                continue;
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(refuse(item, "there are too many symbolic links on the way to it"));
+            }
+            if target.starts_with(b"/") {
+                here = TreePath::root();
+            }
+            let parts = target.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
+            for (at, part) in parts.enumerate() {
+                todo.insert(at, part.to_vec());
+            }
+        }
+        Ok(here)
+    }
+
+    fn make_dir(&mut self, path: &TreePath, meta: Meta) -> Result<(), LayerError> {
+        self.disk.make_dir(path)?;
+        self.slots.insert(path.clone(), Slot { meta, what: What::Dir { opaque: false } });
+        Ok(())
+    }
+
+    /// Settles whiteouts and directories, and tells what the layer holds.
+    pub(super) fn finish(mut self, writers: &mut Writers<'_>) -> Result<Diff, LayerError> {
+        for (body, content) in writers.contents()?.iter() {
+            self.bodies[*body].content = Some(*content);
+        }
+        self.hide_root()?;
+        let mut entries = Vec::with_capacity(self.slots.len() + self.whiteouts.len());
+        for path in std::mem::take(&mut self.whiteouts) {
+            match self.slots.get_mut(&path) {
+                // what this layer itself puts there stays; a directory must not merge with the deleted one
+                Some(Slot { what: What::Dir { opaque }, .. }) => *opaque = true,
+                Some(_) => {}
+                None => {
+                    self.disk.whiteout(&path)?;
+                    entries.push(Entry { path, meta: Meta::default(), node: Node::Whiteout });
+                }
+            }
+        }
+        // from the deepest up, so that nothing below changes a time or needs a mode that is gone
+        for (path, slot) in self.slots.iter().rev() {
+            if let What::Dir { opaque } = slot.what {
+                self.disk.finish_dir(path, &slot.meta, opaque)?;
+            }
+        }
+        let mut first: Vec<Option<TreePath>> = vec![None; self.bodies.len()];
+        for (path, slot) in self.slots {
+            let node = match slot.what {
+                What::Dir { opaque } => Node::Dir { opaque },
+                What::Symlink(target) => Node::Symlink { target },
+                What::Char(major, minor) => Node::CharDevice { major, minor },
+                What::Block(major, minor) => Node::BlockDevice { major, minor },
+                What::Fifo => Node::Fifo,
+                What::File(body) => match &first[body] {
+                    Some(target) => Node::Hardlink { target: target.clone() },
+                    None => {
+                        first[body] = Some(path.clone());
+                        let Body { size, content } = self.bodies[body];
+                        let content = content.expect("all writers have reported");
+                        Node::File { size, content }
+                    }
+                },
+            };
+            entries.push(Entry { path, meta: slot.meta, node });
+        }
+        Ok(Diff::new(entries))
+    }
+
+    /// overlayfs never hides anything below the root, so an opaque root deletes by name.
+    fn hide_root(&mut self) -> Result<(), LayerError> {
+        if let (true, Some(parent)) = (self.root_opaque, self.parent) {
+            let root = TreePath::root();
+            let below = parent.list(&root).map_err(LayerError::io("list", &root))?;
+            self.whiteouts.extend(below.into_iter().map(|(name, _)| root.child(&name)));
+        }
+        Ok(())
+    }
+}
+
+fn next_up(at: &mut Option<TreePath>) -> Option<TreePath> {
+    let here = at.take()?;
+    *at = here.parent();
+    Some(here)
+}
+
+fn meta(item: &Item) -> Meta {
+    Meta { mode: item.mode, uid: item.uid, gid: item.gid, mtime: item.mtime, xattrs: item.xattrs.clone() }
+}
+
+fn not_a_dir(item: &Item, path: &TreePath) -> LayerError {
+    refuse(item, &format!("{path} on the way to it is not a directory"))
+}
