@@ -8,4 +8,8 @@
 pub mod file;
 pub mod fsutil;
 pub mod inroot;
+pub mod leash;
+pub mod netlink;
+pub mod netlink_nft;
+pub mod netlink_route;
 pub mod xattr;
