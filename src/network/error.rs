@@ -79,7 +79,9 @@ impl NetworkError {
             Self::UnknownMode { .. } => Some("leave the option out for a private network with NAT"),
             Self::ExtraHost { .. } => Some("write it as name:1.2.3.4, name=1.2.3.4 or name:host-gateway"),
             Self::NoHostGateway { .. } => Some("use the default network or --network host"),
-            Self::NoFreeSubnet { .. } => Some("use --network host, or free a part of 10.189.0.0/16"),
+            Self::NoFreeSubnet { .. } => {
+                Some("use --network host, or free a part of 10.189.0.0/16 or 172.29.0.0/16")
+            }
             Self::NoFreeAddress { .. } => Some("wait until other builds have ended, or use --network host"),
             Self::NoHelper => Some(
                 "install the package passt (or slirp4netns); --network host and --network none work without it",

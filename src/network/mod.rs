@@ -1,14 +1,31 @@
 //! Networks for build steps and containers: the mode a user asks for, and private networks with a way out.
 //!
-//! Knows nothing of sandboxes, stores or Dockerfiles: it hands out a network namespace as a file descriptor and
-//! the content of two files in `/etc`.
+//! A [`PrivateNetwork`] is a network namespace held by a file descriptor. As root it hangs on the bridge `rbuild0`
+//! (`bridge`) behind NAT (`firewall`); rootless a helper program connects it (`helper`). All talk with the kernel is
+//! netlink, done here: no `ip`, `nft` or `iptables` is run, which costs a process each and may not be installed.
+//!
+//! Knows nothing of sandboxes, stores or Dockerfiles: it hands out the descriptor and the content of two files in
+//! `/etc`. IPv6 reaches the outside only rootless, by pasta.
 
+mod bridge;
 mod dns;
 mod error;
+mod firewall;
+mod helper;
 mod hosts;
 mod mode;
+mod netns;
+mod private;
+mod probe;
+mod subnet;
+#[cfg(test)]
+mod tests;
 
 pub use dns::{FALLBACK, HostDns, Reach};
 pub use error::NetworkError;
+pub use helper::HelperKind;
 pub use hosts::{ExtraHost, HostAddress, hosts_file};
 pub use mode::NetworkMode;
+pub use netns::IsolatedNetwork;
+pub use private::{NetEnv, PrivateNetwork};
+pub use probe::{Missing, NetworkProbe, PrivateKind, probe};

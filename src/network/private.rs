@@ -1,0 +1,174 @@
+//! One private network with a way out, and its end.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use super::{
+    ExtraHost, HelperKind, HostDns, NetworkError, Reach,
+    bridge::{Bridge, Port},
+    firewall,
+    helper::{Helper, Plan},
+    hosts_file,
+    netns::Netns,
+};
+use crate::sys::netlink::{Netlink, Protocol};
+
+/// What the host offers and the user wants of private networks.
+#[derive(Clone, Debug)]
+pub struct NetEnv {
+    /// A directory of the host (not of a store) for lock files, as all stores share one bridge; made when needed.
+    pub state_dir: PathBuf,
+    /// Whether rbuild runs as the mapped root of a user namespace, so that the host's network is not its to change.
+    pub rootless: bool,
+    /// Whether an `--add-host NAME:host-gateway` wants to reach the host. Rootless this opens the host's own loopback
+    /// to the network, so it is off unless asked for; on root's bridge the host can be reached anyway.
+    pub reach_host: bool,
+}
+
+impl NetEnv {
+    /// The usual environment: state in `/run/rbuild`, rootless in `$XDG_RUNTIME_DIR/rbuild` (which needs no lock yet).
+    #[must_use]
+    pub fn new(rootless: bool) -> Self {
+        let run = match std::env::var_os("XDG_RUNTIME_DIR") {
+            Some(dir) if rootless => PathBuf::from(dir),
+            _ => PathBuf::from("/run"),
+        };
+        Self { state_dir: run.join("rbuild"), rootless, reach_host: false }
+    }
+}
+
+/// A network namespace with a way out, shared by the steps of one build or used by one container.
+///
+/// It lives as long as this value and the processes in it. Then, also when rbuild is killed, the kernel takes the
+/// interfaces away, which frees the address: in its own time, some 50 ms later, because asking for it and waiting
+/// costs about 35 ms, thirty times more than making the network.
+pub struct PrivateNetwork {
+    link: Uplink,
+    netns: OwnedFd,
+    address: Option<IpAddr>,
+    gateway: Option<IpAddr>,
+    resolv_conf: Vec<u8>,
+    warnings: Vec<String>,
+}
+
+/// What connects the namespace with the outside.
+enum Uplink {
+    /// A port of the host's bridge.
+    Bridge(Port),
+    /// A helper process.
+    Helper(Helper),
+}
+
+impl PrivateNetwork {
+    /// Makes a network. Root takes about a millisecond (the first time on a host some more, for bridge and rules), rootless as long
+    /// as the helper needs to start.
+    ///
+    /// # Errors
+    /// See [`NetworkError`]; [`NetworkError::hint`] says what helps. Nothing is left behind but the bridge and the rules.
+    pub fn create(env: &NetEnv) -> Result<Self, NetworkError> {
+        let mut route =
+            Netlink::open(Protocol::Route).map_err(NetworkError::setup("open a netlink socket"))?;
+        let dns = HostDns::read();
+        if env.rootless { Self::rootless(&mut route, &dns, env) } else { Self::bridged(route, &dns, env) }
+    }
+
+    fn bridged(mut route: Netlink, dns: &HostDns, env: &NetEnv) -> Result<Self, NetworkError> {
+        let bridge = Bridge::ensure(&mut route, env)?;
+        let warnings = firewall::ensure(bridge.subnet)?;
+        let mut netns = Netns::new(false)?;
+        let port = bridge.attach(&mut route, &mut netns)?;
+        Ok(Self {
+            netns: netns.fd,
+            address: Some(port.address.into()),
+            gateway: Some(bridge.gateway.into()),
+            resolv_conf: dns.render_for(Reach::V4),
+            warnings,
+            link: Uplink::Bridge(port),
+        })
+    }
+
+    fn rootless(route: &mut Netlink, dns: &HostDns, env: &NetEnv) -> Result<Self, NetworkError> {
+        let plan = Plan::new(route, dns, env.reach_host)?;
+        let netns = Netns::new(true)?;
+        let helper = Helper::start(&plan, netns.fd.as_fd())?;
+        Ok(Self {
+            link: Uplink::Helper(helper),
+            netns: netns.fd,
+            address: plan.address,
+            gateway: plan.gateway,
+            resolv_conf: plan.resolv_conf,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// The namespace, to be entered with setns(2).
+    #[must_use]
+    pub fn netns(&self) -> BorrowedFd<'_> {
+        self.netns.as_fd()
+    }
+
+    /// The content of `/etc/resolv.conf` inside.
+    #[must_use]
+    pub fn resolv_conf(&self) -> Vec<u8> {
+        self.resolv_conf.clone()
+    }
+
+    /// The content of `/etc/hosts` inside.
+    ///
+    /// # Errors
+    /// [`NetworkError::NoHostGateway`] when an entry asks for `host-gateway` and there is none (see [`NetEnv::reach_host`]).
+    pub fn hosts(&self, hostname: &str, extra: &[ExtraHost]) -> Result<Vec<u8>, NetworkError> {
+        hosts_file(hostname, self.address, self.gateway, extra)
+    }
+
+    /// The address inside, if it is known.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// The address at which the host is reached from inside, if it can be.
+    #[must_use]
+    pub fn gateway(&self) -> Option<IpAddr> {
+        self.gateway
+    }
+
+    /// What the user should know though the network was made, e.g. that a firewall of the host is in the way.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The helper program, if one is used.
+    #[must_use]
+    pub fn helper(&self) -> Option<HelperKind> {
+        match &self.link {
+            Uplink::Helper(helper) => Some(helper.kind),
+            Uplink::Bridge(_) => None,
+        }
+    }
+
+    /// The interface on the host, if there is one.
+    #[must_use]
+    pub fn host_interface(&self) -> Option<&str> {
+        match &self.link {
+            Uplink::Bridge(port) => Some(&port.name),
+            Uplink::Helper(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for PrivateNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrivateNetwork")
+            .field("address", &self.address)
+            .field("gateway", &self.gateway)
+            .field("host_interface", &self.host_interface())
+            .field("helper", &self.helper())
+            .finish_non_exhaustive()
+    }
+}
