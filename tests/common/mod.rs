@@ -12,7 +12,6 @@ pub(crate) mod progress;
 pub(crate) mod registry;
 pub(crate) mod user;
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -32,7 +31,6 @@ pub(crate) struct TestSpace {
     dir: PathBuf,
     binary: PathBuf,
     user: Option<User>,
-    disks: RefCell<Vec<PathBuf>>,
 }
 
 impl TestSpace {
@@ -72,7 +70,7 @@ impl TestSpace {
     }
 
     fn make(dir: PathBuf, binary: PathBuf, user: Option<User>) -> Self {
-        let space = Self { dir, binary, user, disks: RefCell::default() };
+        let space = Self { dir, binary, user };
         for name in ["home", "tmp", "run"] {
             let path = space.mkdir(name);
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("own directory");
@@ -139,7 +137,6 @@ impl TestSpace {
             Some(size.as_str()),
         )
         .expect("root may mount a tmpfs");
-        self.disks.borrow_mut().push(path.clone());
         path
     }
 
@@ -294,8 +291,9 @@ impl TestSpace {
 
 impl Drop for TestSpace {
     fn drop(&mut self) {
-        for disk in self.disks.borrow().iter() {
-            let _ = nix::mount::umount2(disk, nix::mount::MntFlags::MNT_DETACH);
+        // Small disks of the test's own, and what a Docker engine keeps mounted after its end.
+        for mount in process::mounts_below(&self.dir).iter().rev() {
+            let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
         }
         if fs::remove_dir_all(&self.dir).is_ok() || is_root() {
             return;
