@@ -14,6 +14,7 @@ pub(crate) mod user;
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -317,11 +318,11 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Says why a test does not run here, so that a green result is not mistaken for a tested one.
-#[expect(clippy::print_stderr, reason = "the test harness shows it with --nocapture, the CI log in full")]
+/// Says why a test does not run here, so that a green result is not mistaken for a tested one. Goes past the test
+/// harness, which would keep it to itself.
 pub(crate) fn skip(why: &str) {
     let thread = std::thread::current();
-    eprintln!("skipped {}: {why}", thread.name().unwrap_or("test"));
+    let _ = writeln!(std::io::stderr(), "skipped {}: {why}", thread.name().unwrap_or("test"));
 }
 
 /// Whether the tests run as root; says why the test is skipped when not.
@@ -365,12 +366,22 @@ pub(crate) fn is_image_id(text: &str) -> bool {
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// A new directory in `parent` with a name that no other test has.
+/// A new directory in `parent` with a name that no other test has. Takes away those of test runs that were killed.
 fn fresh_dir(parent: &Path) -> PathBuf {
+    const PREFIX: &str = "rbuild-space-";
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    let dir = parent.join(format!("rbuild-space-{}-{n}", std::process::id()));
-    let _ = fs::remove_dir_all(&dir);
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten().filter(|_| n == 0);
+    for entry in entries {
+        let name = entry.file_name();
+        let owner =
+            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
+        {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let dir = parent.join(format!("{PREFIX}{}-{n}", std::process::id()));
     fs::create_dir_all(&dir).expect("a directory for the test");
     dir
 }
