@@ -12,9 +12,9 @@ pub(crate) mod progress;
 pub(crate) mod registry;
 pub(crate) mod user;
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +32,7 @@ pub(crate) struct TestSpace {
     dir: PathBuf,
     binary: PathBuf,
     user: Option<User>,
+    disks: RefCell<Vec<PathBuf>>,
 }
 
 impl TestSpace {
@@ -71,7 +72,7 @@ impl TestSpace {
     }
 
     fn make(dir: PathBuf, binary: PathBuf, user: Option<User>) -> Self {
-        let space = Self { dir, binary, user };
+        let space = Self { dir, binary, user, disks: RefCell::default() };
         for name in ["home", "tmp", "run"] {
             let path = space.mkdir(name);
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("own directory");
@@ -138,6 +139,7 @@ impl TestSpace {
             Some(size.as_str()),
         )
         .expect("root may mount a tmpfs");
+        self.disks.borrow_mut().push(path.clone());
         path
     }
 
@@ -292,9 +294,8 @@ impl TestSpace {
 
 impl Drop for TestSpace {
     fn drop(&mut self) {
-        // Small disks of the test's own, and what a Docker engine keeps mounted after its end.
-        for mount in process::mounts_below(&self.dir).iter().rev() {
-            let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
+        for disk in self.disks.borrow().iter() {
+            let _ = nix::mount::umount2(disk, nix::mount::MntFlags::MNT_DETACH);
         }
         if fs::remove_dir_all(&self.dir).is_ok() || is_root() {
             return;
@@ -318,11 +319,11 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Says why a test does not run here, so that a green result is not mistaken for a tested one. Goes past the test
-/// harness, which would keep it to itself.
+/// Says why a test does not run here, so that a green result is not mistaken for a tested one.
+#[expect(clippy::print_stderr, reason = "the test harness shows it with --nocapture, the CI log in full")]
 pub(crate) fn skip(why: &str) {
     let thread = std::thread::current();
-    let _ = writeln!(std::io::stderr(), "skipped {}: {why}", thread.name().unwrap_or("test"));
+    eprintln!("skipped {}: {why}", thread.name().unwrap_or("test"));
 }
 
 /// Whether the tests run as root; says why the test is skipped when not.
@@ -366,22 +367,12 @@ pub(crate) fn is_image_id(text: &str) -> bool {
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// A new directory in `parent` with a name that no other test has. Takes away those of test runs that were killed.
+/// A new directory in `parent` with a name that no other test has.
 fn fresh_dir(parent: &Path) -> PathBuf {
-    const PREFIX: &str = "rbuild-space-";
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten().filter(|_| n == 0);
-    for entry in entries {
-        let name = entry.file_name();
-        let owner =
-            name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| pid == std::process::id() || !Path::new(&format!("/proc/{pid}")).exists())
-        {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-    let dir = parent.join(format!("{PREFIX}{}-{n}", std::process::id()));
+    let dir = parent.join(format!("rbuild-space-{}-{n}", std::process::id()));
+    let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("a directory for the test");
     dir
 }

@@ -223,13 +223,6 @@ pub(crate) fn holding(dir: &Path) -> Vec<String> {
     left
 }
 
-/// The mount points below `dir` that this process sees, in the order in which they were mounted.
-pub(crate) fn mounts_below(dir: &Path) -> Vec<String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("/proc");
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect()
-}
-
 /// Waits until `ready` holds; fails the test when it does not within `patience`.
 #[track_caller]
 pub(crate) fn eventually(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) {

@@ -1,0 +1,141 @@
+//! Which bytes each layer of an exported image has: decided, and compressed where that is needed, before the first
+//! byte goes out.
+
+use super::ExportOptions;
+use crate::image::assemble::oci_layer_type;
+use crate::image::layers::{CLAMP, Hashing, LayerSource};
+use crate::image::{Image, ImageError, Images};
+use crate::layer::{Compression, encoder};
+use crate::oci::{Descriptor, media_type};
+use crate::reference::Reference;
+use crate::store::TempDir;
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+/// Images ready to be written.
+pub(super) struct Packed {
+    pub(super) images: Vec<PackedImage>,
+    _temp: Option<TempDir>,
+}
+
+/// One image ready to be written.
+pub(super) struct PackedImage {
+    pub(super) image: Image,
+    pub(super) names: Vec<Reference>,
+    pub(super) layers: Vec<PackedLayer>,
+}
+
+/// The bytes of one layer.
+#[derive(Debug, Clone)]
+pub(super) struct PackedLayer {
+    /// As the written manifest has it.
+    pub(super) descriptor: Descriptor,
+    bytes: Bytes,
+}
+
+#[derive(Debug, Clone)]
+enum Bytes {
+    /// The blob as it is stored.
+    Blob,
+    /// The tar, streamed.
+    Tar(LayerSource),
+    /// A compressed file that waits in `tmp/`.
+    Staged(PathBuf),
+}
+
+impl Images {
+    /// Decides about all layers and compresses those that need it, beside each other, each once.
+    pub(super) fn pack(
+        &self,
+        images: &[(Image, Vec<Reference>)],
+        options: &ExportOptions,
+    ) -> Result<Packed, ImageError> {
+        let compression = options.compression.unwrap_or(Compression::Gzip(6));
+        let sources: Vec<Vec<LayerSource>> = images.iter().map(|(i, _)| self.layer_sources(i)).collect();
+        let distinct: HashMap<_, &LayerSource> =
+            sources.iter().flatten().map(|s| (s.descriptor.digest.clone(), s)).collect();
+        let wanted = |s: &LayerSource| !s.has_blob || options.force_compression;
+        let stage = distinct.values().any(|s| wanted(s));
+        let temp = if stage { Some(self.store.temp_dir("export")?) } else { None };
+        let packed: HashMap<_, PackedLayer> = distinct
+            .into_par_iter()
+            .map(|(digest, source)| {
+                let layer = match &temp {
+                    Some(temp) if wanted(source) => self.pack_layer(source, compression, temp)?,
+                    _ => stored(source),
+                };
+                Ok((digest, layer))
+            })
+            .collect::<Result<_, ImageError>>()?;
+        let images = images.iter().zip(sources).map(|((image, names), sources)| PackedImage {
+            image: image.clone(),
+            names: names.clone(),
+            layers: sources.iter().map(|s| packed[&s.descriptor.digest].clone()).collect(),
+        });
+        Ok(Packed { images: images.collect(), _temp: temp })
+    }
+
+    fn pack_layer(
+        &self,
+        source: &LayerSource,
+        compression: Compression,
+        temp: &TempDir,
+    ) -> Result<PackedLayer, ImageError> {
+        if compression == Compression::None
+            && let Some(size) = self.tar_size(source)
+        {
+            let descriptor = describe(source, media_type::LAYER_TAR, source.diff_id.0.clone(), size);
+            return Ok(PackedLayer { descriptor, bytes: Bytes::Tar(source.clone()) });
+        }
+        let kind = match compression {
+            Compression::None => media_type::LAYER_TAR,
+            Compression::Gzip(_) => media_type::LAYER_GZIP,
+            Compression::Zstd(_) => media_type::LAYER_ZSTD,
+        };
+        let path = temp.path().join(source.descriptor.digest.encoded());
+        let fail = || ImageError::io("write", &path);
+        let file = File::create_new(&path).map_err(fail())?;
+        let out = Hashing::new(BufWriter::with_capacity(128 << 10, file));
+        let mut out = encoder(out, compression).map_err(fail())?;
+        self.write_layer(source, &mut out)?;
+        let mut out = out.finish().map_err(fail())?;
+        out.flush().map_err(fail())?;
+        let (digest, size) = out.finish();
+        let descriptor = describe(source, kind, digest, size);
+        Ok(PackedLayer { descriptor, bytes: Bytes::Staged(path) })
+    }
+
+    fn tar_size(&self, source: &LayerSource) -> Option<u64> {
+        if source.descriptor.digest == source.diff_id.0 {
+            return Some(source.descriptor.size);
+        }
+        self.snapshots.layer(&source.result).ok()?.tar_size
+    }
+
+    /// Writes the bytes that a packed layer's descriptor names.
+    pub(super) fn write_packed(&self, layer: &PackedLayer, out: &mut dyn Write) -> Result<(), ImageError> {
+        match &layer.bytes {
+            Bytes::Blob => self.write_blob(&layer.descriptor, out),
+            Bytes::Tar(source) => self.write_layer(source, out).map(drop),
+            Bytes::Staged(path) => {
+                let mut file = File::open(path).map_err(ImageError::io("read", path))?;
+                crate::image::layers::copy(&mut file, out).map(drop)
+            }
+        }
+    }
+}
+
+fn stored(source: &LayerSource) -> PackedLayer {
+    let stored = &source.descriptor;
+    let kind = oci_layer_type(&stored.media_type);
+    PackedLayer { descriptor: describe(source, kind, stored.digest.clone(), stored.size), bytes: Bytes::Blob }
+}
+
+fn describe(source: &LayerSource, kind: &str, digest: crate::digest::Digest, size: u64) -> Descriptor {
+    let mut annotations = source.descriptor.annotations.clone();
+    annotations.remove(CLAMP);
+    Descriptor { media_type: kind.to_owned(), digest, size, annotations, platform: None }
+}

@@ -1,0 +1,246 @@
+//! Images: put together, named, looked up, written out, read in.
+//!
+//! An image is a value: a config and a manifest that lists layers, both blobs of the OCI layout in `<root>/images/`.
+//! Nothing here changes one; a change makes another image, and the name moves over.
+//!
+//! Layers are lazy. The manifest of an image that was built here lists uncompressed layers with their digest (the diff
+//! ID) and size, and no such blob exists: its bytes are made from the snapshot when something is written out. A
+//! layer that was loaded keeps the blob it came as, since nobody could make those bytes again. So an index that
+//! any OCI tool can read lists blobs that it cannot find; [`Images::export`] is the way out.
+//!
+//! This room knows the store, the snapshots and the form of layers. It does not know Dockerfiles or how a step runs.
+
+mod assemble;
+mod base;
+mod documents;
+mod error;
+mod export;
+mod history;
+mod import;
+mod index;
+mod inspect;
+mod layers;
+mod list;
+mod load;
+mod merge;
+mod output;
+mod remove;
+mod squash;
+mod time;
+mod validate;
+
+pub use assemble::AssembleRequest;
+pub use documents::DocumentError;
+pub use error::ImageError;
+pub use export::{ExportFormat, ExportOptions, Target};
+pub use history::HistoryLine;
+pub use import::{ConfigEdit, ImportRequest};
+pub use list::{Filter, Listing};
+pub use load::{LoadInput, Loaded};
+pub use merge::{Merged, merge};
+pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError};
+pub use remove::Removed;
+pub use time::{ago, format_time, parse_time};
+
+use crate::digest::{ChainId, Digest, ImageId, ResultId};
+use crate::oci::{Descriptor, ImageConfig, Manifest};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::snapshot::Snapshots;
+use crate::store::{Lock, LockKind, Store};
+use documents::{CONFIG_LIMIT, Document, MANIFEST_LIMIT};
+use std::collections::HashMap;
+
+/// Held shared while blobs are being used that no name may point to yet, exclusively while some are removed.
+const BLOB_LOCK: &str = "images.blobs";
+
+/// The images of a store; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Images {
+    store: Store,
+    snapshots: Snapshots,
+}
+
+/// An image with its documents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// Digest of the config.
+    pub id: ImageId,
+    /// Points at the manifest; without annotations.
+    pub descriptor: Descriptor,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The config.
+    pub config: ImageConfig,
+    /// All its names, sorted; none for a dangling image.
+    pub names: Vec<Reference>,
+}
+
+impl Image {
+    /// Gives the chain ID up to each layer, lowest first.
+    pub fn chain_ids(&self) -> Vec<ChainId> {
+        chain_ids(&self.config)
+    }
+
+    /// Names the snapshot of the whole stack.
+    pub fn top(&self) -> ResultId {
+        self.chain_ids().last().map_or_else(ResultId::scratch, ResultId::chain)
+    }
+
+    /// Gives the platform that its config names.
+    pub fn platform(&self) -> Platform {
+        Platform {
+            os: self.config.os.clone(),
+            architecture: self.config.architecture.clone(),
+            variant: self.config.variant.clone(),
+        }
+    }
+}
+
+/// Folds the diff IDs of a config, lowest first.
+pub fn chain_ids(config: &ImageConfig) -> Vec<ChainId> {
+    let mut chain: Vec<ChainId> = Vec::with_capacity(config.rootfs.diff_ids.len());
+    for diff in &config.rootfs.diff_ids {
+        chain.push(ChainId::push(chain.last(), diff));
+    }
+    chain
+}
+
+impl Images {
+    /// Opens the images of a store. Touches nothing.
+    pub fn new(store: Store, snapshots: Snapshots) -> Self {
+        Self { store, snapshots }
+    }
+
+    /// Finds an image by name, `name@digest`, image ID or the beginning of one; a name wins over an ID.
+    ///
+    /// # Errors
+    /// There is none, several IDs begin so, or the image's documents are damaged.
+    pub fn resolve(&self, text: &str) -> Result<Image, ImageError> {
+        let entries = self.entries()?;
+        if let Some(entry) = self.find_name(&entries, text) {
+            return self.read_image(entry, &entries);
+        }
+        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+        let hex = prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let mut found = match hex && !prefix.is_empty() && prefix.len() <= 64 {
+            true => self.find_id(&entries, prefix),
+            false => Vec::new(),
+        };
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 => {
+                if prefix == text {
+                    // Tells what is wrong with a name that is none.
+                    text.parse::<Reference>().or_else(|e| if hex { text.parse() } else { Err(e) })?;
+                }
+                let hint = near(&entries, text).map(|n| format!("did you mean {n}?"));
+                Err(ImageError::NotFound { name: text.to_owned(), hint })
+            }
+            _ => Err(ImageError::Ambiguous {
+                prefix: text.to_owned(),
+                ids: found.into_iter().map(|i| i.id).collect(),
+            }),
+        }
+    }
+
+    /// Finds an image by its whole ID.
+    pub fn get(&self, id: &ImageId) -> Result<Image, ImageError> {
+        let mut found = self.find_id(&self.entries()?, id.0.encoded());
+        found.pop().ok_or_else(|| ImageError::NotFound { name: id.to_string(), hint: None })
+    }
+
+    /// Gives the config of an image.
+    pub fn config(&self, id: &ImageId) -> Result<ImageConfig, ImageError> {
+        Ok(self.get(id)?.config)
+    }
+
+    /// Gives an image one more name. Gives the image that had the name before, if it was another.
+    pub fn tag(&self, id: &ImageId, name: &Reference) -> Result<Option<ImageId>, ImageError> {
+        if name.digest().is_some() {
+            let why = "a name that is given cannot have a digest: leave @sha256:... out";
+            return Err(ImageError::Assemble(why.into()));
+        }
+        let image = self.get(id)?;
+        let before = self.publish(&image.descriptor, Some(name))?;
+        // A damaged old image is no reason to fail.
+        Ok(before.and_then(|old| self.read_image(&old, &[]).ok()).map(|old| old.id))
+    }
+
+    /// Gives the results and blobs that images need, as roots for garbage collection.
+    pub fn roots(&self) -> Result<(Vec<ResultId>, Vec<Digest>), ImageError> {
+        let entries = self.entries()?;
+        let (mut results, mut blobs) = (Vec::new(), Vec::new());
+        for entry in &entries {
+            blobs.push(entry.digest.clone());
+            let Ok(image) = self.read_image(entry, &entries) else { continue };
+            blobs.push(image.id.0.clone());
+            blobs.extend(image.manifest.layers.iter().map(|l| l.digest.clone()));
+            results.extend(image.chain_ids().iter().map(ResultId::chain));
+        }
+        Ok((results, blobs))
+    }
+
+    /// Keeps others from removing blobs while we use some.
+    fn hold_blobs(&self) -> Result<Lock, ImageError> {
+        Ok(self.store.lock(BLOB_LOCK, LockKind::Shared)?)
+    }
+
+    fn find_name<'a>(&self, entries: &'a [Descriptor], text: &str) -> Option<&'a Descriptor> {
+        let wanted: Reference = text.parse().ok()?;
+        let fits = |entry: &&Descriptor| match (index::name_of(entry), wanted.digest()) {
+            (Some(name), Some(digest)) => name.name() == wanted.name() && entry.digest == *digest,
+            (Some(name), None) => name == wanted,
+            (None, _) => false,
+        };
+        entries.iter().find(fits)
+    }
+
+    /// Finds the images whose ID begins so; damaged ones are passed over.
+    fn find_id(&self, entries: &[Descriptor], prefix: &str) -> Vec<Image> {
+        let mut found: HashMap<ImageId, Image> = HashMap::new();
+        for entry in entries {
+            if let Ok(image) = self.read_image(entry, entries)
+                && image.id.0.encoded().starts_with(prefix)
+            {
+                found.entry(image.id.clone()).or_insert(image);
+            }
+        }
+        let mut found: Vec<Image> = found.into_values().collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
+    /// Reads the documents that an entry leads to and checks them against each other.
+    fn read_image(&self, entry: &Descriptor, entries: &[Descriptor]) -> Result<Image, ImageError> {
+        let bytes = self.store.blobs().read(&entry.digest, MANIFEST_LIMIT)?;
+        let manifest = match documents::parse_document(&bytes, &entry.media_type)? {
+            Document::Manifest(manifest) => manifest,
+            Document::Index(_) => return Err(ImageError::Archive("the store's index names an index".into())),
+        };
+        let config = self.store.blobs().read(&manifest.config.digest, CONFIG_LIMIT)?;
+        let config = documents::parse_config(&config)?;
+        documents::check_pair(manifest.layers.len(), &config)?;
+        let same = entries.iter().filter(|e| e.digest == entry.digest);
+        let mut names: Vec<Reference> = same.filter_map(index::name_of).collect();
+        names.sort();
+        let descriptor = Descriptor { annotations: Default::default(), ..entry.clone() };
+        Ok(Image { id: ImageId(manifest.config.digest.clone()), descriptor, manifest, config, names })
+    }
+}
+
+/// Finds the name that a mistyped one may mean.
+fn near(entries: &[Descriptor], text: &str) -> Option<String> {
+    let names: Vec<Reference> = entries.iter().filter_map(index::name_of).collect();
+    if let Ok(wanted) = text.parse::<Reference>() {
+        // Another tag of the same repository, or the same last component elsewhere.
+        let same = names.iter().find(|n| n.name() == wanted.name());
+        let last = |r: &Reference| r.repository().rsplit('/').next().unwrap_or_default().to_owned();
+        if let Some(name) = same.or_else(|| names.iter().find(|n| last(n) == last(&wanted))) {
+            return Some(name.familiar());
+        }
+    }
+    let mut familiar: Vec<String> = names.iter().map(Reference::familiar).collect();
+    familiar.extend(names.iter().map(Reference::familiar_name));
+    crate::dockerfile::suggest::nearest(text, familiar.iter().map(String::as_str)).map(str::to_owned)
+}

@@ -1,0 +1,131 @@
+//! `rmi`: names go, and with the last name the image.
+//!
+//! Only documents and blobs that no other image uses are removed. Snapshots stay: they are the build's cache too, and
+//! the garbage collector takes those that nobody needs.
+
+use super::index::{name_of, unput};
+use super::{BLOB_LOCK, Image, ImageError, Images};
+use crate::digest::{Digest, ImageId};
+use crate::oci::Descriptor;
+use crate::reference::Reference;
+use crate::store::LockKind;
+use std::collections::HashSet;
+
+/// One thing that a removal did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name is gone.
+    Untagged(Reference),
+    /// An image is gone.
+    Deleted(ImageId),
+}
+
+impl Images {
+    /// Removes a name, and the image when it was its last, or an image by ID with all its names.
+    ///
+    /// `in_use` says what uses an image, as a text for people. With `force` several names go at once and a stopped user
+    /// is no obstacle.
+    ///
+    /// # Errors
+    /// No such image; several names and no `force`; in use.
+    pub fn remove(
+        &self,
+        text: &str,
+        force: bool,
+        in_use: &dyn Fn(&ImageId) -> Option<String>,
+    ) -> Result<Vec<Removed>, ImageError> {
+        let named = self.find_name(&self.entries()?, text).is_some();
+        if named && text.parse::<Reference>().is_ok_and(|r| r.digest().is_none()) {
+            return self.remove_name(text, force, in_use);
+        }
+        let image = self.resolve(text)?;
+        if image.names.len() > 1 && !force {
+            let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+            let why = format!("it has several names ({}): remove them, or use --force", names.join(", "));
+            return Err(ImageError::InUse { image: text.to_owned(), why });
+        }
+        self.check_free(text, &image.id, force, in_use)?;
+        self.delete(&image)
+    }
+
+    fn remove_name(
+        &self,
+        text: &str,
+        force: bool,
+        in_use: &dyn Fn(&ImageId) -> Option<String>,
+    ) -> Result<Vec<Removed>, ImageError> {
+        let name: Reference = text.parse()?;
+        match self.resolve(text) {
+            Ok(image) if image.names.len() == 1 => {
+                self.check_free(text, &image.id, force, in_use)?;
+                self.delete(&image)
+            }
+            // A damaged image can lose its name, too.
+            Ok(_) | Err(_) => {
+                self.change_entries(|entries| Ok(unput(entries, &name, false)))?;
+                Ok(vec![Removed::Untagged(name)])
+            }
+        }
+    }
+
+    fn check_free(
+        &self,
+        text: &str,
+        id: &ImageId,
+        force: bool,
+        in_use: &dyn Fn(&ImageId) -> Option<String>,
+    ) -> Result<(), ImageError> {
+        match in_use(id) {
+            Some(user) if !force => {
+                let why = format!("{user} uses it: remove that, or use --force");
+                Err(ImageError::InUse { image: text.to_owned(), why })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes all images without name, or all that `unused` agrees to.
+    pub fn prune(&self, unused: &dyn Fn(&Image) -> bool) -> Result<Vec<Removed>, ImageError> {
+        let mut removed = Vec::new();
+        for image in self.list()?.images {
+            if unused(&image) {
+                removed.extend(self.delete(&image)?);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn delete(&self, image: &Image) -> Result<Vec<Removed>, ImageError> {
+        let mut removed = Vec::new();
+        self.change_entries(|entries| {
+            let ours = |e: &Descriptor| e.digest == image.descriptor.digest;
+            removed.extend(entries.iter().filter(|e| ours(e)).filter_map(name_of).map(Removed::Untagged));
+            entries.retain(|e| !ours(e));
+            self.sweep(image, entries)
+        })?;
+        removed.push(Removed::Deleted(image.id.clone()));
+        Ok(removed)
+    }
+
+    /// Removes the blobs of an image that is listed no more. While somebody else uses blobs that no name points to
+    /// yet, they stay for the garbage collector.
+    fn sweep(&self, image: &Image, left: &[Descriptor]) -> Result<(), ImageError> {
+        let Some(_alone) = self.store.try_lock(BLOB_LOCK, LockKind::Exclusive)? else { return Ok(()) };
+        let mut used: HashSet<Digest> = HashSet::new();
+        for entry in left {
+            // What a damaged image needs cannot be known, so nothing is removed.
+            let Ok(other) = self.read_image(entry, left) else { return Ok(()) };
+            used.extend(blobs(&other));
+        }
+        for digest in blobs(image).into_iter().filter(|d| !used.contains(d)) {
+            self.store.blobs().remove(&digest)?;
+        }
+        Ok(())
+    }
+}
+
+fn blobs(image: &Image) -> Vec<Digest> {
+    let mut all = vec![image.descriptor.digest.clone(), image.id.0.clone()];
+    all.extend(image.manifest.layers.iter().map(|l| l.digest.clone()));
+    all
+}
