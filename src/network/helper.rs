@@ -78,6 +78,8 @@ pub(super) struct Plan {
     pub(super) gateway: Option<IpAddr>,
     /// The address inside, if known.
     pub(super) address: Option<IpAddr>,
+    /// Whether the host has no IPv4 default route, which may be why a helper fails.
+    pub(super) offline: bool,
 }
 
 impl Plan {
@@ -116,6 +118,7 @@ impl Plan {
             resolv_conf: dns.render(&servers),
             gateway: uplink.and_then(|u| u.gateway).filter(|_| reach_host).map(IpAddr::V4),
             address: address.map(|a| IpAddr::V4(a.ip)),
+            offline: uplink.is_none(),
         })
     }
 
@@ -133,6 +136,7 @@ impl Plan {
             resolv_conf: dns.render(&[server]),
             gateway: reach_host.then_some(host),
             address: Some(inside),
+            offline: false,
         }
     }
 }

@@ -13,9 +13,12 @@ use super::{
     firewall,
     helper::{Helper, Plan},
     hosts_file,
-    netns::Netns,
+    netns::{LOOPBACK, Netns, run},
 };
-use crate::sys::netlink::{Netlink, Protocol};
+use crate::sys::{
+    netlink::{Netlink, Protocol},
+    netlink_route,
+};
 
 /// What the host offers and the user wants of private networks.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ enum Uplink {
     Bridge(Port),
     /// A helper process.
     Helper(Helper),
+    /// Nothing: the host itself is not connected.
+    Offline,
 }
 
 impl PrivateNetwork {
@@ -93,15 +98,27 @@ impl PrivateNetwork {
 
     fn rootless(route: &mut Netlink, dns: &HostDns, env: &NetEnv) -> Result<Self, NetworkError> {
         let plan = Plan::new(route, dns, env.reach_host)?;
-        let netns = Netns::new(true)?;
-        let helper = Helper::start(&plan, netns.fd.as_fd())?;
+        let mut netns = Netns::new(true)?;
+        let mut warnings = Vec::new();
+        let link = match Helper::start(&plan, netns.fd.as_fd()) {
+            Ok(helper) => Uplink::Helper(helper),
+            // pasta has nothing to copy then. A build on a train goes on until a step really needs the network.
+            Err(error @ NetworkError::HelperFailed { .. }) if plan.offline => {
+                run(&mut netns.route, &[netlink_route::link_up(LOOPBACK)])
+                    .map_err(NetworkError::setup("set the loopback interface up"))?;
+                warnings
+                    .push(format!("steps run without a network, as the host has no default route: {error}"));
+                Uplink::Offline
+            }
+            Err(error) => return Err(error),
+        };
         Ok(Self {
-            link: Uplink::Helper(helper),
+            link,
             netns: netns.fd,
             address: plan.address,
             gateway: plan.gateway,
             resolv_conf: plan.resolv_conf,
-            warnings: Vec::new(),
+            warnings,
         })
     }
 
@@ -148,7 +165,7 @@ impl PrivateNetwork {
     pub fn helper(&self) -> Option<HelperKind> {
         match &self.link {
             Uplink::Helper(helper) => Some(helper.kind),
-            Uplink::Bridge(_) => None,
+            Uplink::Bridge(_) | Uplink::Offline => None,
         }
     }
 
@@ -157,7 +174,7 @@ impl PrivateNetwork {
     pub fn host_interface(&self) -> Option<&str> {
         match &self.link {
             Uplink::Bridge(port) => Some(&port.name),
-            Uplink::Helper(_) => None,
+            Uplink::Helper(_) | Uplink::Offline => None,
         }
     }
 }

@@ -265,7 +265,8 @@ fn child() {
             TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap().write_all(b"hello").unwrap();
         });
     }
-    println!("\nready {}", network.address().unwrap());
+    let address = network.address().map_or_else(|| network.warnings().concat(), |a| a.to_string());
+    println!("\nready {address}");
     std::io::stdin().read_line(&mut String::new()).unwrap();
     drop(network);
     println!("\nready dropped");
@@ -335,33 +336,66 @@ fn a_killed_process_frees_its_address() {
 #[test]
 fn rootless_networks_reach_the_outside_and_end_with_their_owner() {
     on_a_host(|outside| {
-        let probed = probe(true);
-        if probed.private.is_none() {
-            println!("skipped: {:?}", probed.missing);
+        if std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_err() {
+            println!("skipped: /dev/net/tun cannot be opened");
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
         let listener = inside(outside.fd.as_fd(), || TcpListener::bind((OUTSIDE, 0)).unwrap());
-        let order = format!("rootless {} {}", dir.path().display(), listener.local_addr().unwrap());
-        let enter = ["unshare", "--user", "--map-root-user"];
-        for kill in [false, true] {
-            let (mut child, mut out, _) = start_child(&enter, &order);
-            let (mut stream, peer) = listener.accept().unwrap();
-            stream.read_exact(&mut [0; 5]).unwrap();
-            assert_eq!(peer.ip(), IpAddr::from(HOST));
-            let helpers = children_of(&child);
-            assert_eq!(helpers.len(), 1);
-            if kill {
-                child.kill().unwrap();
-            } else {
-                child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-                assert_eq!(next_ready(&mut out), "dropped");
-                assert!(gone(&helpers[0]));
-                child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        for helper in [HelperKind::Pasta, HelperKind::Slirp4netns] {
+            let program = helper.program();
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let Some(found) = std::env::split_paths(&path).map(|d| d.join(program)).find(|f| f.is_file())
+            else {
+                println!("skipped: {program} is not installed");
+                continue;
+            };
+            let dir = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(found, dir.path().join(program)).unwrap();
+            for kill in [false, true] {
+                rootless_life(&listener, dir.path(), kill);
             }
-            child.wait().unwrap();
-            eventually("the helper ends", || gone(&helpers[0]));
         }
+    });
+}
+
+/// One network made in a user namespace with the only helper in `dir`, used, and dropped or killed.
+fn rootless_life(listener: &TcpListener, dir: &std::path::Path, kill: bool) {
+    let order = format!("rootless {} {}", dir.display(), listener.local_addr().unwrap());
+    let path = format!("PATH={}", dir.display());
+    let (mut child, mut out, _) =
+        start_child(&["unshare", "--user", "--map-root-user", "env", &path], &order);
+    let (mut stream, peer) = listener.accept().unwrap();
+    stream.read_exact(&mut [0; 5]).unwrap();
+    assert_eq!(peer.ip(), IpAddr::from(HOST));
+    let helpers = children_of(&child);
+    assert!(!helpers.is_empty());
+    if kill {
+        child.kill().unwrap();
+    } else {
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(next_ready(&mut out), "dropped");
+        assert!(gone(&helpers[0]));
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+    child.wait().unwrap();
+    eventually("the helper ends", || helpers.iter().all(|h| gone(h)));
+}
+
+#[test]
+fn without_a_default_route_rootless_steps_still_run() {
+    on_a_host(|_| {
+        if !matches!(HelperKind::find(), Some((HelperKind::Pasta, _))) {
+            println!("skipped: pasta is not installed");
+            return;
+        }
+        // A host within the host, without an uplink.
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let order = format!("rootless {} -", dir.path().display());
+        let (mut child, _out, said) = start_child(&["unshare", "--user", "--map-root-user"], &order);
+        assert!(said.contains("no default route"), "{said}");
+        child.kill().unwrap();
+        child.wait().unwrap();
     });
 }
 
