@@ -15,6 +15,7 @@ mod tests;
 
 pub use self::ignore::{IgnoreError, IgnoreRules};
 pub use dir::BuildContext;
+pub(crate) use dir::hash_file;
 pub use lookup::{Dockerfile, find_dockerfile, load_ignore};
 pub use stat::{CachedDir, CachedStat, Stamp, StatCache};
 

@@ -70,6 +70,22 @@ impl Bodies {
         dir: BorrowedFd<'_>,
         name: &OsStr,
     ) -> Result<BodyOutcome, StoreError> {
+        self.link_or_insert_checked(content, size, meta, from, dir, name, &|_| Ok(()))
+    }
+
+    /// Does the same for bytes that may have changed since they were hashed: `check` gets the copy, if one is made, and says
+    /// whether it has the bytes that `content` names before others can link it.
+    #[expect(clippy::too_many_arguments, reason = "those of link_or_insert and the check")]
+    pub fn link_or_insert_checked(
+        &self,
+        content: &ContentId,
+        size: u64,
+        meta: &Meta,
+        from: BodySource<'_>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        check: &dyn Fn(&File) -> std::io::Result<()>,
+    ) -> Result<BodyOutcome, StoreError> {
         let key = key(content, meta);
         let first = self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
         // an empty file costs nothing to make, and a link of it would only use up the link count
@@ -78,7 +94,7 @@ impl Bodies {
         if share && self.link(&body, size, dir, name) {
             return Ok(BodyOutcome::Linked);
         }
-        self.make(meta, from, dir, name).map_err(|e| {
+        self.make(meta, from, dir, name, check).map_err(|e| {
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
             StoreError::io("make the file", Path::new(name))(e)
         })?;
@@ -106,12 +122,14 @@ impl Bodies {
         from: BodySource<'_>,
         dir: BorrowedFd<'_>,
         name: &OsStr,
+        check: &dyn Fn(&File) -> std::io::Result<()>,
     ) -> std::io::Result<()> {
         let file = fsutil::create_file(dir, name)?;
         match from {
             BodySource::File(source) => fsutil::copy_file(source, &file)?,
             BodySource::Bytes(bytes) => std::io::Write::write_all(&mut &file, bytes)?,
         }
+        check(&file)?;
         fsutil::apply_meta(file.as_fd(), meta, self.chown)
     }
 

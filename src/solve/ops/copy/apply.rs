@@ -1,0 +1,96 @@
+//! From a selection to an upper directory and its diff.
+
+use super::chmod::Chmod;
+use super::layout::{Change, Layout, diff};
+use super::{CopyError, Selection, Sources, archive, owner, write};
+use crate::digest::ContentId;
+use crate::layer::Limits;
+use crate::plan::CopyOp;
+use crate::store::Bodies;
+use crate::tree::{Diff, Mtime, SourceEntry, SourceNode, SourceTree, TreePath};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What [`apply`] needs of the machine.
+#[derive(Clone, Copy)]
+pub struct ApplyEnv<'a> {
+    /// Bodies to share with other snapshots; `None` makes files of their own.
+    pub bodies: Option<&'a Bodies>,
+    /// The time of directories and heredoc files that the step makes.
+    pub now: Mtime,
+    /// Whether owners can be set and devices made; the diff has them in any case.
+    pub chown: bool,
+    /// An empty directory on the file system of the upper one, for unpacking archives.
+    pub scratch: &'a Path,
+    /// What an archive may cost.
+    pub limits: Limits,
+}
+
+/// Writes what the op makes of the selected files into the empty directory `upper`, in overlayfs's form and on top of
+/// `base`, and tells what it wrote. Everything that a Dockerfile can get wrong fails before the first write.
+///
+/// With `--link` the base is not looked at, so that the layer fits on any; `--chmod` turns that off, as in BuildKit.
+pub fn apply(
+    selection: &Selection,
+    sources: &Sources<'_>,
+    base: &dyn SourceTree,
+    op: &CopyOp,
+    upper: &Path,
+    env: &ApplyEnv<'_>,
+) -> Result<Diff, CopyError> {
+    let base = if op.link && op.chmod.is_none() { &Empty } else { base };
+    let chmod = op.chmod.as_deref().filter(|v| !v.is_empty()).map(Chmod::parse).transpose()?;
+    let owner = op.chown.as_deref().filter(|v| !v.is_empty()).map(|v| owner::lookup(v, base)).transpose()?;
+    let mut layout = Layout::new(base, Change { owner, chmod }, env.now);
+    check_many(selection, op, &layout)?;
+    let mut unpacked: Vec<PathBuf> = Vec::new();
+    for pick in &selection.picks {
+        if !pick.archive {
+            layout.place(pick, &op.dest)?;
+            continue;
+        }
+        let into = env.scratch.join(unpacked.len().to_string());
+        rustix::fs::mkdir(&into, rustix::fs::Mode::RWXU).map_err(CopyError::write(&TreePath::root()))?;
+        let to = layout.target(&op.dest, None)?;
+        layout.make_dirs(&to)?;
+        let diff = archive::unpack_into(sources, pick, &layout, &to, &into, env.limits, env.chown)?;
+        layout.place_unpacked(&to, unpacked.len(), &diff);
+        unpacked.push(into);
+    }
+    let made = layout.finish()?;
+    write::write(&made, sources, upper, &unpacked, env)?;
+    Ok(diff(&made))
+}
+
+/// Several files cannot become one: then the destination has to be, or to be marked as, a directory.
+fn check_many(selection: &Selection, op: &CopyOp, layout: &Layout<'_>) -> Result<(), CopyError> {
+    let marked = op.dest.ends_with('/') || op.dest.ends_with("/.");
+    let count = selection.picks.len();
+    let file = selection.picks.iter().any(|p| p.entry.node != SourceNode::Dir && !p.archive);
+    if count > 1 && file && !marked && !layout.is_dir(op.dest.as_bytes())? {
+        return Err(CopyError::ManySources { dest: op.dest.clone(), count });
+    }
+    Ok(())
+}
+
+/// The base of `--link`: nothing.
+struct Empty;
+
+impl SourceTree for Empty {
+    fn stat(&self, _path: &TreePath) -> io::Result<Option<SourceEntry>> {
+        Ok(None)
+    }
+
+    fn list(&self, _dir: &TreePath) -> io::Result<Vec<(Vec<u8>, SourceEntry)>> {
+        Ok(Vec::new())
+    }
+
+    fn content(&self, _path: &TreePath, _entry: &SourceEntry) -> io::Result<ContentId> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn open(&self, _path: &TreePath) -> io::Result<File> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
