@@ -387,7 +387,7 @@ mod tests {
         #[test]
         fn same_as_the_obvious_way(pattern in "[ab/*?]{0,9}", path in "[ab/]{0,10}") {
             // the special case of a leading "**" before plain text is in the table above
-            prop_assume!(!(pattern.starts_with("**") && !pattern.starts_with("**/")));
+            prop_assume!(!pattern.starts_with("**") || pattern.starts_with("**/"));
             let fast = Pattern::new(pattern.as_bytes(), Dialect::Ignore).unwrap();
             prop_assert_eq!(fast.matches(path.as_bytes()), slow(pattern.as_bytes(), path.as_bytes()));
         }

@@ -148,7 +148,7 @@ fn what_was_remembered_is_not_read_again_until_it_changes() {
     assert_eq!(stored.lock().unwrap()[&p("d")].entries.len(), 1);
 
     // a marked entry shows that the memory is used, and that a change of the file ends it
-    let mark = [7; 32].into();
+    let mark = [7; 32];
     stored.lock().unwrap().get_mut(&p("d")).unwrap().entries[0].content =
         Some(blake3::Hash::from_bytes(mark).into());
     assert_eq!(content(&open(), "d/f").0, mark);

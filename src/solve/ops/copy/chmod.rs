@@ -62,7 +62,7 @@ impl Chmod {
             Change::SetIfExecutable(bits) if executable => mode | bits,
             Change::SetIfExecutable(_) => mode,
             Change::Copy { op, from, to } => {
-                let spread = (mode >> from & 7) * EXECUTE & to;
+                let spread = (((mode >> from) & 7) * EXECUTE) & to;
                 match op {
                     b'+' => mode | spread,
                     b'-' => mode & !spread,
