@@ -18,9 +18,11 @@ mod grammar;
 mod heredoc;
 mod instruction;
 mod lines;
+pub mod lint;
 pub mod mount;
 pub mod parse;
 mod pattern;
+mod print;
 pub mod span;
 pub mod suggest;
 pub mod word;
@@ -31,4 +33,8 @@ pub use parse::{detect_syntax, parse, parse_trigger};
 pub use span::{LineIndex, Position, Span, Text};
 
 #[cfg(test)]
+mod roundtrip_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod word_tests;

@@ -46,7 +46,7 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Diagnostic> {
     match (dockerfile.stages.is_empty(), dockerfile.global_args.last()) {
         (false, _) => Ok(dockerfile),
         (true, None) => Err(Diagnostic::new("rbuild::empty", "file with no instructions")
-            .at(Span::new(source.len(), source.len()))
+            .at(Span::new(source.trim_end().len(), source.trim_end().len()))
             .help("begin with FROM IMAGE")),
         (true, Some(last)) => {
             Err(Diagnostic::new("rbuild::no_stage", "dockerfile contains no stages to build")
@@ -161,10 +161,12 @@ impl<'a> Reader<'a> {
                     .label(earlier.span, "first time")
                     .help("remove one of them"));
             }
-            if line.name == "escape" && !shebang {
-                self.escape = escape(&line.value)?;
-            }
             self.at = next_line(self.source, line.span.end);
+            match line.name.as_str() {
+                "escape" if shebang => continue,
+                "escape" => self.escape = escape(&line.value)?,
+                _ => {}
+            }
             self.directives.push(Directive { name: line.name, value: line.value, span: line.span });
         }
         Ok(())
