@@ -102,7 +102,8 @@ impl Line {
 
     /// Ends the line. White space that is no blank keeps an escape character at its end from continuing it.
     fn finish(mut self, out: Out<'_, '_>, heredocs: &[&Heredoc]) -> fmt::Result {
-        if self.text.ends_with(self.escape) {
+        let escapes = self.text.chars().rev().take_while(|c| *c == self.escape).count();
+        if escapes == 1 {
             self.text.push('\u{b}');
         }
         writeln!(out, "{}", self.text)?;
@@ -119,7 +120,8 @@ impl Line {
             self.text.push_str(" --");
         }
         self.started = true;
-        self.text.push(' ');
+        // A blank would make `<<` and the next word a heredoc marker; other white space does not.
+        self.text.push(if self.text.ends_with("<<") { '\u{b}' } else { ' ' });
         self.text.push_str(word);
     }
 
@@ -230,11 +232,13 @@ impl Line {
             }
         }
         words.push(dest.clone());
-        // A marker in a JSON array has no body; only there can it stand beside an odd path.
-        if words.iter().any(is_odd) {
+        // In a JSON array a marker has no body: that is how one without content can stand beside any path.
+        if heredocs.iter().all(|heredoc| heredoc.content.is_empty()) && !heredocs.is_empty() {
             heredocs.clear();
+            self.json(&words);
+        } else {
+            self.paths(&words);
         }
-        self.paths(&words);
         heredocs
     }
 
