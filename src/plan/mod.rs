@@ -7,6 +7,7 @@
 //! A stage is planned when the target turns out to need it, so a stage that nothing needs may name an image that
 //! does not exist. Stages disappear here: the graph knows vertices only, and equal ones are one.
 
+mod bases;
 mod builder;
 mod checks;
 mod chmod;
@@ -46,3 +47,6 @@ pub fn plan(
 ) -> Result<Plan, Diagnostic> {
     planner::Planner::new(source, file, options, bases)?.run(file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,29 +4,24 @@ use super::builder::GraphBuilder;
 use super::checks::Checks;
 use super::env::Env;
 use super::lower::Lowering;
-use super::op::{BaseImage, BaseImages, CopyOp, CopySource, From, ImageOp, Op, Role, Vertex};
-use super::options::{NamedContext, PlanOptions};
-use super::output::{Outline, Plan};
+use super::op::{BaseImage, BaseImages, Op, Role, Vertex};
+use super::options::PlanOptions;
+use super::output::{Outline, Plan, PlannedHistory};
+use super::scope;
 use super::stages::{Parent, Source, Stages, references};
-use super::state::{StageState, bare_config, empty_config, inherited_config, platform_of};
+use super::state::StageState;
 use super::words::Words;
-use super::{scope, wording};
 use crate::dockerfile;
 use crate::dockerfile::ast::{Dockerfile, Instruction};
 use crate::dockerfile::diagnostic::Diagnostic;
-use crate::dockerfile::span::{LineIndex, Span, Text};
-use crate::oci::Config;
+use crate::dockerfile::span::{LineIndex, Span};
 use crate::platform::Platform;
 use petgraph::graph::NodeIndex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 /// Stages that need each other through triggers of base images are planned within each other; so deep at most.
 const DEEPEST: usize = 50;
-
-/// Images that people mistype.
-const COMMON_IMAGES: [&str; 8] =
-    ["alpine", "busybox", "debian", "ubuntu", "fedora", "golang", "python", "scratch"];
 
 /// All that planning needs and makes.
 pub(super) struct Planner<'a> {
@@ -41,7 +36,8 @@ pub(super) struct Planner<'a> {
     pub(super) graph: GraphBuilder,
     pub(super) checks: Checks,
     pub(super) outline: Outline,
-    bases: &'a dyn BaseImages,
+    pub(super) bases: &'a dyn BaseImages,
+    pub(super) resolved: HashMap<(String, Platform), BaseImage>,
     lines: LineIndex<'a>,
     done: Vec<Option<StageState>>,
     depth: usize,
@@ -52,16 +48,6 @@ pub(super) struct Planner<'a> {
 pub(super) struct Step {
     pub(super) vertex: NodeIndex,
     pub(super) text: String,
-}
-
-/// Where a COPY or mount takes files from.
-pub(super) enum Files {
-    /// A vertex of the graph.
-    Vertex(NodeIndex),
-    /// A build context by its name.
-    Context(String),
-    /// An empty directory.
-    Empty,
 }
 
 impl<'a> Planner<'a> {
@@ -99,6 +85,7 @@ impl<'a> Planner<'a> {
             checks,
             outline,
             bases,
+            resolved: HashMap::new(),
             lines,
             done,
             depth: 0,
@@ -122,15 +109,16 @@ impl<'a> Planner<'a> {
         if let Some(platform) = &self.options.platform {
             set_platform(&mut state, platform);
         }
+        let (mut layers, mut history) = self.chain(&state);
         let (graph, moved) = self.graph.finish(state.vertex);
-        let mut history = state.history;
+        layers.iter_mut().for_each(|vertex| *vertex = moved[vertex]);
         history.iter_mut().for_each(|entry| entry.vertex = entry.vertex.map(|vertex| moved[&vertex]));
         self.outline.args.sort_by_key(|arg| arg.span.start);
         self.outline.secrets.sort_by_key(|need| need.span.start);
         self.outline.ssh.sort_by_key(|need| need.span.start);
         Ok(Plan {
             target: moved[&state.vertex],
-            layers: state.layers.iter().map(|vertex| moved[vertex]).collect(),
+            layers,
             base: state.base,
             config: state.config,
             stage: self.stages.get(target).ast.name().map(str::to_owned),
@@ -143,8 +131,18 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Gives layers and history of a stage and of those below it, oldest first.
+    fn chain(&self, top: &StageState) -> (Vec<NodeIndex>, Vec<PlannedHistory>) {
+        let below = |state: &&StageState| state.parent.map(|parent| self.state(parent));
+        let mut stages: Vec<&StageState> = std::iter::successors(Some(top), below).collect();
+        stages.reverse();
+        let layers = stages.iter().flat_map(|state| state.layers.iter().copied()).collect();
+        let history = stages.iter().flat_map(|state| state.history.iter().cloned()).collect();
+        (layers, history)
+    }
+
     /// Plans a stage with all that it needs, in the order of the file, if that has not been done.
-    fn need(&mut self, index: usize) -> Result<(), Diagnostic> {
+    pub(super) fn need(&mut self, index: usize) -> Result<(), Diagnostic> {
         if self.done[index].is_some() {
             return Ok(());
         }
@@ -165,7 +163,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Gives the final state of a planned stage.
-    fn state(&self, index: usize) -> &StageState {
+    pub(super) fn state(&self, index: usize) -> &StageState {
         self.done[index].as_ref().expect("a stage is planned before its state is asked for")
     }
 
@@ -183,7 +181,8 @@ impl<'a> Planner<'a> {
         let mut lowering = Lowering { planner: self, state, index, steps, trigger: None };
         for trigger in &triggers {
             lowering.trigger = Some(ast.head.span);
-            lowering.instruction(trigger).map_err(|error| error.moved_to(ast.head.span))?;
+            let text = trigger.head.original.as_str();
+            lowering.instruction(trigger).map_err(|error| in_trigger(&error, text, ast.head.span))?;
         }
         lowering.trigger = None;
         for instruction in &ast.instructions {
@@ -194,148 +193,14 @@ impl<'a> Planner<'a> {
         Ok(state)
     }
 
-    /// Makes the state right after FROM.
-    fn begin(&mut self, index: usize, steps: &mut Vec<Step>) -> Result<StageState, Diagnostic> {
-        let stage = self.stages.get(index);
-        let (ast, platform) = (stage.ast, stage.platform.clone());
-        let wanted = platform.clone().unwrap_or_else(|| self.options.target_platform().clone());
-        let explicit = platform.is_some() || self.options.platform.is_some();
-        let name = match stage.parent.clone() {
-            Parent::Stage(parent) => {
-                return Ok(self.state(parent).child());
-            }
-            Parent::Scratch => {
-                let target = self.options.target_platform().clone();
-                let vertex = self.scratch();
-                return Ok(StageState::new(vertex, empty_config(&target), None, target));
-            }
-            Parent::Image(name) => name,
-            Parent::Context(key) => match self.options.contexts[&key].clone() {
-                NamedContext::Image(name) => name,
-                NamedContext::Files => {
-                    return Ok(self.from_files(
-                        &key,
-                        bare_config(&wanted, Config::default()),
-                        wanted,
-                        steps,
-                        ast.head.span,
-                    ));
-                }
-            },
-        };
-        let context = match &self.stages.get(index).parent {
-            Parent::Image(_) => self.options.context(&name, &wanted),
-            _ => None,
-        };
-        match context {
-            Some((key, NamedContext::Files)) => {
-                let key = key.to_owned();
-                Ok(self.from_files(&key, empty_config(&wanted), wanted, steps, ast.head.span))
-            }
-            Some((_, NamedContext::Image(other))) => {
-                let other = other.clone();
-                self.from_image(&other, &name, wanted, explicit, steps, &ast.from.image, ast.head.span)
-            }
-            None => self.from_image(&name, &name, wanted, explicit, steps, &ast.from.image, ast.head.span),
-        }
-    }
-
-    /// Starts a stage on an image.
-    #[expect(clippy::too_many_arguments, reason = "all of them are what FROM says")]
-    fn from_image(
-        &mut self,
-        name: &str,
-        shown: &str,
-        wanted: Platform,
-        explicit: bool,
-        steps: &mut Vec<Step>,
-        at: &Text,
-        span: Span,
-    ) -> Result<StageState, Diagnostic> {
-        let base = self.resolve(name, &wanted, at)?;
-        let got = platform_of(&base.config);
-        self.checks.base_platform(shown, &wanted, &got, span);
-        let platform = if explicit { wanted } else { got };
-        let vertex = self.image_vertex(name, &base, self.lines_of(span));
-        steps.push(Step { vertex, text: format!("FROM {shown}") });
-        let config = inherited_config(&base.config);
-        Ok(StageState::new(vertex, config, Some(base), platform))
-    }
-
-    /// Starts a stage on the files of a context.
-    fn from_files(
-        &mut self,
-        key: &str,
-        config: crate::oci::ImageConfig,
-        platform: Platform,
-        steps: &mut Vec<Step>,
-        span: Span,
-    ) -> StageState {
-        let scratch = self.scratch();
-        let op = CopyOp {
-            sources: vec![CopySource::Path("/".to_owned())],
-            from: From::Context(key.to_owned()),
-            dest: "/".to_owned(),
-            chown: None,
-            chmod: None,
-            parents: false,
-            link: false,
-            exclude: Vec::new(),
-            is_add: false,
-            unpack: None,
-            checksum: None,
-            keep_git_dir: false,
-        };
-        let vertex =
-            self.vertex(Op::Copy(Box::new(op)), vec![(Role::Base, scratch)], self.lines_of(span), false);
-        steps.push(Step { vertex, text: format!("FROM {key}") });
-        let mut state = StageState::new(scratch, config, None, platform);
-        state.stack(vertex, format!("FROM {key}{}", wording::SUFFIX));
-        state
-    }
-
-    /// Finds what a `--from` names and plans it, if it is a stage.
-    pub(super) fn files_of(&mut self, from: &Text, index: usize) -> Result<Files, Diagnostic> {
-        let platform = self.options.target_platform().clone();
-        let name = match self.stages.source(from)? {
-            Source::Stage(used) if used >= index => {
-                return Err(self.stages.used_too_early(used, from.span(), index));
-            }
-            Source::Stage(used) => {
-                if let Parent::Context(key) = &self.stages.get(used).parent
-                    && matches!(self.options.contexts.get(key), Some(NamedContext::Files))
-                {
-                    return Ok(Files::Context(key.clone()));
-                }
-                self.need(used)?;
-                return Ok(Files::Vertex(self.state(used).vertex));
-            }
-            Source::Other(name) if name == "scratch" => return Ok(Files::Empty),
-            Source::Other(name) => name,
-        };
-        let name = match self.options.context(&name, &platform) {
-            Some((key, NamedContext::Files)) => return Ok(Files::Context(key.to_owned())),
-            Some((_, NamedContext::Image(other))) => other.clone(),
-            None => name,
-        };
-        let base = self.resolve(&name, &platform, from)?;
-        let vertex = self.image_vertex(&name, &base, 0..0);
-        if self.graph.label(vertex).is_empty() {
-            self.graph.set_label(vertex, format!("FROM {name}"));
-        }
-        Ok(Files::Vertex(vertex))
-    }
-
     /// Reads the triggers that a stage inherits and plans the stages that they copy from.
     fn triggers(&mut self, state: &mut StageState, index: usize) -> Result<Vec<Instruction>, Diagnostic> {
         let texts = std::mem::take(&mut state.config.config.on_build);
         let span = self.stages.get(index).ast.head.span;
         let mut triggers = Vec::new();
         for text in texts {
-            let trigger = dockerfile::parse_trigger(&text).map_err(|error| {
-                let message = format!("ONBUILD trigger {text:?}: {}", error.message());
-                Diagnostic::new("rbuild::onbuild", message).label(span, "this base image has the trigger")
-            })?;
+            let trigger =
+                dockerfile::parse_trigger(&text).map_err(|error| in_trigger(&error, &text, span))?;
             for from in references(&trigger) {
                 match self.stages.source(from) {
                     Ok(Source::Stage(used)) if used < index => self.need(used)?,
@@ -345,29 +210,6 @@ impl<'a> Planner<'a> {
             triggers.push(trigger);
         }
         Ok(triggers)
-    }
-
-    fn resolve(&mut self, name: &str, platform: &Platform, at: &Text) -> Result<BaseImage, Diagnostic> {
-        self.bases.resolve(name, Some(platform)).map_err(|error| {
-            let message = format!("base image {name}: {}", error.why);
-            let known = self.stages.names().chain(COMMON_IMAGES);
-            Diagnostic::new("rbuild::base_image", message).at(at.span()).did_you_mean(name, known)
-        })
-    }
-
-    fn image_vertex(&mut self, name: &str, base: &BaseImage, lines: Range<usize>) -> NodeIndex {
-        let diff_ids = base.config.rootfs.diff_ids.clone();
-        if diff_ids.is_empty() {
-            return self.scratch();
-        }
-        let op = Op::Image(ImageOp { name: name.to_owned(), image: base.image.clone(), diff_ids });
-        self.vertex(op, Vec::new(), lines, false)
-    }
-
-    fn scratch(&mut self) -> NodeIndex {
-        let vertex = self.vertex(Op::Scratch, Vec::new(), 0..0, false);
-        self.graph.set_label(vertex, "FROM scratch".to_owned());
-        vertex
     }
 
     /// Adds a vertex; its label comes when the stage is complete.
@@ -408,6 +250,17 @@ impl<'a> Planner<'a> {
                 self.graph.set_label(step.vertex, label);
             }
         }
+    }
+}
+
+/// Turns an error in the text of a trigger, which stands in no file, into one at the FROM line.
+fn in_trigger(error: &Diagnostic, trigger: &str, from: Span) -> Diagnostic {
+    let first = trigger.lines().next().unwrap_or_default();
+    let message = format!("in the ONBUILD trigger {first:?}: {}", error.message());
+    let moved = Diagnostic::new(error.kind(), message).label(from, "this base has the trigger");
+    match error.help_text() {
+        Some(help) => moved.help(help),
+        None => moved,
     }
 }
 

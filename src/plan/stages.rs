@@ -10,9 +10,10 @@ use super::words::Words;
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::span::{Span, Text};
+use crate::dockerfile::suggest;
 use crate::platform::Platform;
 use petgraph::graph::DiGraph;
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, HashMap};
 
 /// What a stage stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +92,12 @@ impl<'a> Stages<'a> {
         self.list.len()
     }
 
+    /// Finds the stage whose name is nearest to one that is none.
+    pub(super) fn near(&self, name: &str) -> Option<&Stage<'a>> {
+        let near = suggest::nearest(&name.to_ascii_lowercase(), self.names())?;
+        Some(&self.list[self.by_name[near]])
+    }
+
     /// Gives the names in the order of the file.
     pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.list.iter().filter_map(|stage| stage.ast.name())
@@ -103,7 +110,7 @@ impl<'a> Stages<'a> {
         self.by_name.get(lower.as_str()).copied().ok_or_else(|| {
             let error =
                 Diagnostic::new("rbuild::target", format!("target stage {name:?} is not in the Dockerfile"));
-            match crate::dockerfile::suggest::nearest(&lower, self.names()) {
+            match suggest::nearest(&lower, self.names()) {
                 Some(near) => error.help(format!("did you mean {near}?")),
                 None if self.by_name.is_empty() => {
                     error.help("no stage has a name; give it one with `FROM ... AS name`")
@@ -218,7 +225,7 @@ impl<'a> Stages<'a> {
                 graph.add_edge(nodes[index], nodes[*used], *span);
             }
         }
-        for knot in petgraph::algo::tarjan_scc(&graph) {
+        for knot in petgraph::algo::kosaraju_scc(&graph) {
             let start = knot.iter().copied().min().expect("a component has a member");
             if knot.len() > 1 || graph.contains_edge(start, start) {
                 return Err(self.cycle(&graph, start));
@@ -234,8 +241,8 @@ impl<'a> Stages<'a> {
         let mut open = std::collections::VecDeque::from([start]);
         while let Some(at) = open.pop_front() {
             for edge in graph.edges(at) {
-                if !reached_by.contains_key(&edge.target()) {
-                    reached_by.insert(edge.target(), (at, *edge.weight()));
+                if let Entry::Vacant(place) = reached_by.entry(edge.target()) {
+                    place.insert((at, *edge.weight()));
                     open.push_back(edge.target());
                 }
             }
@@ -252,7 +259,7 @@ impl<'a> Stages<'a> {
         steps.reverse();
         let name = |node: petgraph::graph::NodeIndex| self.list[graph[node]].shown.as_str();
         let message = match steps.len() {
-            1 => format!("circular dependency: stage {} copies from itself", name(start)),
+            1 => format!("circular dependency: stage {} uses itself", name(start)),
             _ => format!("circular dependency between stages: {}", {
                 let mut names: Vec<_> = steps.iter().map(|(from, ..)| name(*from)).collect();
                 names.push(name(start));

@@ -20,9 +20,11 @@ const KEPT: [&str; 2] = ["os.version", "os.features"];
 pub(super) struct StageState {
     /// The file system so far.
     pub(super) vertex: NodeIndex,
-    /// The vertices above the base, lowest first.
+    /// The stage that it stands on; layers and history begin there.
+    pub(super) parent: Option<usize>,
+    /// The vertices that this stage adds, lowest first.
     pub(super) layers: Vec<NodeIndex>,
-    /// The history entries above the base.
+    /// The history entries that this stage adds.
     pub(super) history: Vec<PlannedHistory>,
     /// The image that the chain of stages starts with.
     pub(super) base: Option<BaseImage>,
@@ -58,6 +60,7 @@ impl StageState {
     ) -> Self {
         Self {
             vertex,
+            parent: None,
             layers: Vec::new(),
             history: Vec::new(),
             base,
@@ -70,9 +73,21 @@ impl StageState {
         }
     }
 
-    /// Starts a stage on a finished one; its ONBUILD triggers come along for the caller to take.
-    pub(super) fn child(&self) -> Self {
-        Self { once: Once::default(), ..self.clone() }
+    /// Starts a stage on this one, which is stage `index`; its ONBUILD triggers come along for the caller to take.
+    pub(super) fn child(&self, index: usize) -> Self {
+        Self {
+            vertex: self.vertex,
+            parent: Some(index),
+            layers: Vec::new(),
+            history: Vec::new(),
+            base: self.base.clone(),
+            config: self.config.clone(),
+            env: self.env.clone(),
+            declared: self.declared.clone(),
+            platform: self.platform.clone(),
+            workdir_set: self.workdir_set,
+            once: Once::default(),
+        }
     }
 
     /// Brings the config into the environment, as FROM does.

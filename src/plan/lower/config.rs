@@ -139,12 +139,13 @@ impl Lowering<'_, '_> {
     pub(super) fn stop_signal(&mut self, instruction: &Instruction, text: &Text) -> Result<(), Diagnostic> {
         let name = self.word(text, instruction)?;
         if let Some(why) = signal::fault(&name) {
-            let bare = name.to_ascii_uppercase();
-            let bare = bare.strip_prefix("SIG").unwrap_or(&bare);
             let error = Diagnostic::new("rbuild::signal", why).at(text.span());
+            let names: Vec<String> = signal::names().map(|name| format!("SIG{name}")).collect();
+            let upper = name.to_ascii_uppercase();
+            let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
             return Err(error
                 .help("write a number or a name like SIGTERM")
-                .did_you_mean(bare, signal::names()));
+                .did_you_mean(&full, names.iter().map(String::as_str)));
         }
         self.state.note(format!("STOPSIGNAL {name}"));
         self.state.config.config.stop_signal = Some(name);

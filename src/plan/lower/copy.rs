@@ -4,8 +4,8 @@ use super::Lowering;
 use crate::dockerfile::ast::{Add, Copy, Instruction, Source};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::span::Text;
+use crate::plan::bases::Files;
 use crate::plan::op::{CopyOp, CopySource, From, Op, Role};
-use crate::plan::planner::Files;
 use crate::plan::remote::{self, Kind};
 use crate::plan::{chmod, paths, wording};
 

@@ -5,10 +5,10 @@ use crate::dockerfile::ast::{Instruction, Run};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::mount::{self, BindMount, CacheMount, Mount, SecretMount, SshMount, TmpfsMount};
 use crate::dockerfile::span::{Span, Text};
+use crate::plan::bases::Files;
 use crate::plan::op::{From, Role, RunMount, Sharing};
 use crate::plan::output::OutlineNeed;
 use crate::plan::paths;
-use crate::plan::planner::Files;
 use petgraph::graph::NodeIndex;
 
 /// Permission bits of a new cache directory, a secret and a socket, when the mount does not say.
