@@ -4,11 +4,14 @@
 //! directories, bytes and a network namespace.
 
 mod capability;
+mod error;
 mod exit;
+mod seccomp;
 mod spec;
 mod wire;
 
 pub use capability::CapSet;
+pub use error::{SandboxError, SetupError};
 pub use exit::{Exit, Status};
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
