@@ -2,19 +2,49 @@
 //!
 //! RUN steps and containers both go through here. The room knows nothing of images, caches or networks: it is given
 //! directories, bytes and a network namespace.
+//!
+//! Three processes take part. rbuild holds a [`Launcher`] and threads. The helper, executed once, has one thread and
+//! may therefore copy itself ([`helper`]). Each copy is the first process of a sandbox and becomes the program
+//! ([`child`]). Every mount is made in that copy's own mount namespace and every process lives in its pid namespace, so
+//! a killed rbuild leaves neither behind: the death of one ends the next.
 
 mod capability;
+mod cgroup;
+mod child;
+mod enter;
 mod error;
 mod exit;
+mod helper;
+mod host;
+mod init;
+mod launcher;
+mod loopback;
+mod message;
+mod mounts;
+mod program;
+pub mod pty;
+mod rootfs;
 mod seccomp;
+mod socket;
 mod spec;
+mod staging;
+mod stubs;
+mod system;
+mod user;
 mod wire;
 
 pub use capability::CapSet;
 pub use error::{SandboxError, SetupError};
 pub use exit::{Exit, Status};
+pub use launcher::{Launcher, Running, Stdio};
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
     RlimitKind, Rootfs, SandboxSpec, Source,
 };
 pub use wire::SharedFd;
+
+/// Serves as the sandbox helper when this process was executed as one, and gives its exit code; `None` in every other
+/// case. The first thing that `main` calls.
+pub fn helper_main() -> Option<std::process::ExitCode> {
+    helper::is_asked_for().then(|| helper::serve().into())
+}

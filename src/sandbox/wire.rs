@@ -25,6 +25,13 @@ impl From<Arc<OwnedFd>> for SharedFd {
     }
 }
 
+impl SharedFd {
+    /// Takes the descriptor out, as a copy when others use it too.
+    pub(super) fn into_owned(self) -> std::io::Result<OwnedFd> {
+        Arc::try_unwrap(self.0).or_else(|shared| shared.as_fd().try_clone_to_owned())
+    }
+}
+
 impl AsFd for SharedFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -148,9 +148,27 @@ pub fn resolve(
     last: Last,
     make: Option<Mode>,
 ) -> io::Result<Place> {
-    let mut walk =
-        Walk { root: root.as_fd(), dirs: Vec::new(), ahead: Vec::new(), links: 0, created: Vec::new() };
-    walk.push(path.as_ref().as_bytes());
+    walk(root.as_fd(), path.as_ref(), last, make.map_or(Missing::Fail, Missing::Make))
+}
+
+/// Finds the first component that a walk of `path` would have to make; `None` when everything is there.
+pub fn first_missing(root: impl AsFd, path: impl AsRef<OsStr>, last: Last) -> io::Result<Option<TreePath>> {
+    let place = walk(root.as_fd(), path.as_ref(), last, Missing::Stop)?;
+    Ok(place.node.is_none().then_some(place.path))
+}
+
+/// What to do about a missing directory on the way.
+#[derive(Debug, Clone, Copy)]
+enum Missing {
+    Fail,
+    Make(Mode),
+    /// End the walk there.
+    Stop,
+}
+
+fn walk(root: BorrowedFd<'_>, path: &OsStr, last: Last, missing: Missing) -> io::Result<Place> {
+    let mut walk = Walk { root, dirs: Vec::new(), ahead: Vec::new(), links: 0, created: Vec::new() };
+    walk.push(path.as_bytes());
     while let Some(name) = walk.ahead.pop() {
         if name == b".." {
             walk.dirs.pop();
@@ -160,9 +178,13 @@ pub fn resolve(
         let at_end = walk.ahead.is_empty();
         let node = match open_name(here.as_fd(), OsStr::from_bytes(&name)) {
             Ok(node) => node,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && at_end => return Ok(walk.end(here, name, None)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mode = make.ok_or(e)?;
+                let mode = match missing {
+                    _ if at_end => return Ok(walk.end(here, name, None)),
+                    Missing::Stop => return Ok(walk.end(here, name, None)),
+                    Missing::Fail => return Err(e),
+                    Missing::Make(mode) => mode,
+                };
                 if make_dir(here.as_fd(), OsStr::from_bytes(&name), mode)? {
                     walk.created.push(walk.path(&name));
                 }

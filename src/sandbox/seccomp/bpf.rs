@@ -141,7 +141,7 @@ pub(super) mod tests {
         let runs: Vec<_> = (0..700).map(|n| (n * 3, Action::Fail(n as u16))).collect();
         let program = program(&[(7, runs.clone()), (9, vec![(0, Action::Allow)])]);
         for number in 0..2100 {
-            assert_eq!(run(&program, 7, number, 0), ERRNO | number / 3, "{number}");
+            assert_eq!(run(&program, 7, number, 0), ERRNO | (number / 3), "{number}");
         }
         assert_eq!(run(&program, 7, u32::MAX, 0), ERRNO | 699);
         assert_eq!(run(&program, 9, 5, 0), ALLOW);

@@ -1,0 +1,372 @@
+//! Limits for all processes of a sandbox together: cgroup 2 where it has the controllers, else version 1, or a clear
+//! error. Without limits there is no cgroup at all.
+//!
+//! rbuild makes the directories; the new process enters them by itself before it does anything else. They are removed
+//! when the sandbox has ended; what a killed rbuild has left is removed by the next one that makes a cgroup.
+
+use super::error::SandboxError;
+use super::spec::Limits;
+use super::wire::SharedFd;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Every directory of ours is below this one.
+const FAMILY: &str = "rbuild";
+
+/// Length of a period of processor time in microseconds, the kernel's default.
+const PERIOD: u64 = 100_000;
+
+/// The directories of one sandbox, removed on drop.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    dir: PathBuf,
+    version: Version,
+    door: SharedFd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// One file to write in the directory of one controller.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    controller: &'static str,
+    what: &'static str,
+    /// File and value for version 1 and version 2; `None` where that version has no such setting.
+    one: Option<(&'static str, String)>,
+    two: Option<(&'static str, String)>,
+}
+
+impl Cgroup {
+    /// Makes a cgroup for the limits; `None` when there are none.
+    pub(super) fn create(limits: &Limits) -> Result<Option<Self>, SandboxError> {
+        if limits.is_empty() {
+            return Ok(None);
+        }
+        let tree = Tree::read();
+        let name = unique_name();
+        let mut made = Self { parts: Vec::new() };
+        for setting in settings(limits) {
+            made.apply(&tree, limits, &name, &setting)?;
+        }
+        if made.parts.is_empty() {
+            // Only a place was asked for.
+            made.open(&tree, limits, &name, "memory", "the cgroup parent")?;
+        }
+        Ok(Some(made))
+    }
+
+    fn apply(&mut self, tree: &Tree, limits: &Limits, name: &str, set: &Setting) -> Result<(), SandboxError> {
+        let at = self.open(tree, limits, name, set.controller, set.what)?;
+        let part = &self.parts[at];
+        let line = match part.version {
+            Version::One => &set.one,
+            Version::Two => &set.two,
+        };
+        let Some((file, value)) = line else { return Ok(()) };
+        let path = part.dir.join(file);
+        write(&path, value).map_err(|e| SandboxError::Limit {
+            what: set.what,
+            why: format!("writing {value:?} to {} failed: {e}", path.display()),
+        })
+    }
+
+    /// Finds or makes the directory for a controller.
+    fn open(
+        &mut self,
+        tree: &Tree,
+        limits: &Limits,
+        name: &str,
+        controller: &str,
+        what: &'static str,
+    ) -> Result<usize, SandboxError> {
+        let Some((version, base)) = tree.place(controller) else {
+            return Err(SandboxError::Limit { what, why: tree.why_not(controller) });
+        };
+        let family = base
+            .join(limits.parent.as_deref().map_or(Path::new(FAMILY), |p| p.strip_prefix("/").unwrap_or(p)));
+        let dir = family.join(name);
+        if let Some(at) = self.parts.iter().position(|part| part.dir == dir) {
+            return Ok(at);
+        }
+        let failed = |doing: &str, path: &Path, e: io::Error| SandboxError::Limit {
+            what,
+            why: format!("{doing} {} failed: {e}; {}", path.display(), DELEGATION),
+        };
+        fs::create_dir_all(&family).map_err(|e| failed("making", &family, e))?;
+        sweep(&family);
+        if version == Version::Two {
+            for above in [&base, &family] {
+                let wanted = tree.controllers(above);
+                write(&above.join("cgroup.subtree_control"), &wanted)
+                    .map_err(|e| failed("opening", above, e))?;
+            }
+        }
+        if controller == "cpuset" && version == Version::One {
+            inherit_cpuset(&base, &family);
+        }
+        fs::create_dir(&dir).map_err(|e| failed("making", &dir, e))?;
+        if controller == "cpuset" && version == Version::One {
+            inherit_cpuset(&family, &dir);
+        }
+        let door = fs::OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
+        let door = SharedFd::from(OwnedFd::from(door.map_err(|e| failed("entering", &dir, e))?));
+        self.parts.push(Part { dir, version, door });
+        Ok(self.parts.len() - 1)
+    }
+
+    /// Gives the files through which a process enters.
+    pub(super) fn doors(&self) -> Vec<SharedFd> {
+        self.parts.iter().map(|part| part.door.clone()).collect()
+    }
+
+    pub(super) fn dirs(&self) -> Vec<PathBuf> {
+        self.parts.iter().map(|part| part.dir.clone()).collect()
+    }
+
+    /// Says whether the memory limit killed a process.
+    pub(super) fn oom_killed(&self) -> bool {
+        let count = |text: String| {
+            text.lines().any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n.trim() != "0"))
+        };
+        self.parts.iter().any(|part| {
+            ["memory.events", "memory.oom_control"]
+                .iter()
+                .any(|f| fs::read_to_string(part.dir.join(f)).is_ok_and(count))
+        })
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            // Removed by the next sweep when a process is still on its way out.
+            let _ = fs::remove_dir(&part.dir);
+        }
+    }
+}
+
+const DELEGATION: &str = "as an ordinary user this needs a delegated cgroup: start rbuild with `systemd-run --user --scope \
+                          -p Delegate=yes`, or leave the limit out";
+
+fn settings(limits: &Limits) -> Vec<Setting> {
+    let mut out = Vec::new();
+    let mut set =
+        |controller, what, one: Option<(&'static str, String)>, two: Option<(&'static str, String)>| {
+            out.push(Setting { controller, what, one, two });
+        };
+    let bytes = |n: u64| {
+        if n == u64::MAX { ("-1".to_owned(), "max".to_owned()) } else { (n.to_string(), n.to_string()) }
+    };
+    if let Some(memory) = limits.memory {
+        let (one, two) = bytes(memory);
+        set("memory", "memory", Some(("memory.limit_in_bytes", one)), Some(("memory.max", two)));
+    }
+    if let Some(both) = limits.memory_swap {
+        // Version 1 counts memory and swap together as docker does, version 2 swap alone.
+        let swap = if both == u64::MAX { both } else { both.saturating_sub(limits.memory.unwrap_or(0)) };
+        let (one, two) = (bytes(both).0, bytes(swap).1);
+        set("memory", "swap", Some(("memory.memsw.limit_in_bytes", one)), Some(("memory.swap.max", two)));
+    }
+    if let Some(millis) = limits.cpu_millis {
+        let quota = millis * PERIOD / 1000;
+        let two = Some(("cpu.max", format!("{quota} {PERIOD}")));
+        set("cpu", "processor time", Some(("cpu.cfs_quota_us", quota.to_string())), two);
+    }
+    if let Some(shares) = limits.cpu_shares {
+        // The range 2..262144 is mapped onto 1..10000 as container runtimes do.
+        let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+        set(
+            "cpu",
+            "processor shares",
+            Some(("cpu.shares", shares.to_string())),
+            Some(("cpu.weight", weight.to_string())),
+        );
+    }
+    if let Some(cpus) = &limits.cpuset_cpus {
+        let value = || Some(("cpuset.cpus", cpus.clone()));
+        set("cpuset", "the set of processors", value(), value());
+    }
+    if let Some(pids) = limits.pids {
+        let value = || Some(("pids.max", bytes(pids).1));
+        set("pids", "the number of processes", value(), value());
+    }
+    out
+}
+
+/// Where each controller is mounted and which part of its tree is ours.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    /// Controller and directory.
+    one: Vec<(String, PathBuf)>,
+    two: Option<PathBuf>,
+}
+
+impl Tree {
+    pub(super) fn read() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mut tree = Self::default();
+        for line in mounts.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let point = left.split(' ').nth(4).map(PathBuf::from);
+            let mut kind = right.split(' ');
+            match (kind.next(), kind.nth(1), point) {
+                (Some("cgroup2"), _, Some(point)) if tree.two.is_none() => tree.two = Some(point),
+                (Some("cgroup"), Some(options), Some(point)) => {
+                    tree.one.extend(options.split(',').map(|name| (name.to_owned(), point.clone())));
+                }
+                _ => {}
+            }
+        }
+        tree.two =
+            tree.two.map(|root| if is_writable(&root) { root } else { delegated(&root).unwrap_or(root) });
+        tree
+    }
+
+    /// Finds the directory below which a controller can be used.
+    fn place(&self, controller: &str) -> Option<(Version, PathBuf)> {
+        if let Some(two) = &self.two
+            && list(two, "cgroup.controllers").iter().any(|c| c == controller)
+        {
+            return Some((Version::Two, two.clone()));
+        }
+        self.one.iter().find(|(name, _)| name == controller).map(|(_, dir)| (Version::One, dir.clone()))
+    }
+
+    fn why_not(&self, controller: &str) -> String {
+        match (&self.two, self.one.is_empty()) {
+            (None, true) => "no cgroup file system is mounted; leave the limit out".to_owned(),
+            (Some(dir), _) => {
+                format!("the controller {controller:?} is not available in {}; {DELEGATION}", dir.display())
+            }
+            (None, false) => format!("this kernel has no controller {controller:?}; leave the limit out"),
+        }
+    }
+
+    /// The controllers that a directory of version 2 can pass on, as `+name` words.
+    fn controllers(&self, dir: &Path) -> String {
+        let wanted = ["cpu", "cpuset", "memory", "pids"];
+        let here = list(dir, "cgroup.controllers");
+        let have: Vec<_> =
+            wanted.iter().filter(|w| here.iter().any(|h| h == *w)).map(|w| format!("+{w}")).collect();
+        have.join(" ")
+    }
+
+    /// Describes what is there in a few words.
+    pub(super) fn describe(&self) -> (bool, String) {
+        let names = ["memory", "cpu", "pids", "cpuset"];
+        let usable: Vec<String> = names
+            .iter()
+            .filter_map(|name| {
+                self.place(name).filter(|(_, dir)| is_writable(dir)).map(|(version, _)| (name, version))
+            })
+            .map(|(name, version)| format!("{name} (v{})", if version == Version::One { 1 } else { 2 }))
+            .collect();
+        (!usable.is_empty(), if usable.is_empty() { "none usable".to_owned() } else { usable.join(", ") })
+    }
+}
+
+/// The topmost directory above our own cgroup that we may write to.
+fn delegated(root: &Path) -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
+    let own = root.join(own);
+    own.ancestors()
+        .take_while(|dir| dir.starts_with(root))
+        .filter(|dir| is_writable(dir))
+        .last()
+        .map(Path::to_owned)
+}
+
+fn is_writable(dir: &Path) -> bool {
+    rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+        && rustix::fs::access(dir.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+fn list(dir: &Path, file: &str) -> Vec<String> {
+    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn inherit_cpuset(from: &Path, to: &Path) {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if fs::read_to_string(to.join(file)).is_ok_and(|text| text.trim().is_empty())
+            && let Ok(value) = fs::read_to_string(from.join(file))
+        {
+            let _ = write(&to.join(file), value.trim());
+        }
+    }
+}
+
+fn write(file: &Path, value: &str) -> io::Result<()> {
+    // One write call: the kernel takes each as a whole.
+    fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
+}
+
+fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Removes what dead rbuilds have left. A directory with a living process cannot be removed, and one of a living
+/// rbuild is left alone.
+fn sweep(family: &Path) {
+    for entry in fs::read_dir(family).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner =
+            name.to_str().and_then(|n| n.split_once('-')).and_then(|(pid, _)| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_files_of_both_versions() {
+        let limits = Limits {
+            memory: Some(64 << 20),
+            memory_swap: Some(96 << 20),
+            cpu_millis: Some(1500),
+            cpu_shares: Some(1024),
+            pids: Some(100),
+            ..Limits::default()
+        };
+        let files: Vec<_> = settings(&limits).into_iter().filter_map(|s| s.two).collect();
+        let want = [
+            ("memory.max", "67108864"),
+            ("memory.swap.max", "33554432"),
+            ("cpu.max", "150000 100000"),
+            ("cpu.weight", "39"),
+            ("pids.max", "100"),
+        ];
+        assert_eq!(files, want.map(|(f, v)| (f, v.to_owned())));
+        let one = settings(&Limits { memory: Some(u64::MAX), ..Limits::default() });
+        assert_eq!(one[0].one, Some(("memory.limit_in_bytes", "-1".to_owned())));
+    }
+
+    #[test]
+    fn no_limits_need_no_cgroup() {
+        assert!(Cgroup::create(&Limits::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_missing_controller_is_an_error_with_a_way_out() {
+        let why = Tree::default().why_not("memory");
+        assert!(why.contains("leave the limit out"), "{why}");
+    }
+}

@@ -1,0 +1,79 @@
+//! A memory file system, visible only in the sandbox's own mount namespace and gone with the old root, on which trees
+//! are attached before they get to their place: many operations want an attached mount.
+//!
+//! It also holds the files that the engine supplies (secrets, `resolv.conf`), each of which is then mounted on its own.
+
+use crate::sys::mount::{self, INERT, NewFs};
+use rustix::fs::{self, FileType, Gid, Mode, OFlags, Uid};
+use rustix::mount::MountAttrFlags;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Every Linux root has one of these. All paths of the host have been opened before the chosen one is covered.
+const PLACES: [&str; 4] = ["/sys", "/tmp", "/mnt", "/dev"];
+
+/// Opens a directory of the host that may be covered.
+pub(super) fn find_place() -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut last = rustix::io::Errno::NOENT;
+    for place in PLACES {
+        match fs::open(place, flags, Mode::empty()) {
+            Ok(fd) => return Ok(fd),
+            Err(e) => last = e,
+        }
+    }
+    Err(last.into())
+}
+
+/// The file system and the number of names given out.
+#[derive(Debug)]
+pub(super) struct Staging {
+    mount: OwnedFd,
+    names: u32,
+}
+
+impl Staging {
+    /// Covers a directory of the host; from now on no path of the host may be opened.
+    pub(super) fn cover_host() -> io::Result<Self> {
+        // The files may be scripts to run; the mode keeps everybody but root from the directory itself.
+        let attributes = INERT.difference(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+        let fs = NewFs::open("tmpfs")?;
+        fs.set("mode", "0700")?;
+        let mount = fs.mount(attributes)?;
+        mount::attach(&mount, find_place()?)?;
+        Ok(Self { mount, names: 0 })
+    }
+
+    fn name(&mut self) -> String {
+        self.names += 1;
+        self.names.to_string()
+    }
+
+    /// Attaches a detached mount somewhere.
+    pub(super) fn attach(&mut self, tree: impl AsFd) -> io::Result<()> {
+        let name = self.name();
+        if FileType::from_raw_mode(fs::fstat(&tree)?.st_mode) == FileType::Directory {
+            fs::mkdirat(&self.mount, &name, Mode::RWXU)?;
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            drop(fs::openat(&self.mount, &name, flags, Mode::RUSR)?);
+        }
+        let place = fs::openat(&self.mount, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        mount::attach(tree, place)
+    }
+
+    /// Makes a file and gives a detached mount of it.
+    pub(super) fn file(&mut self, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<OwnedFd> {
+        let name = self.name();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let mut file = File::from(fs::openat(&self.mount, &name, flags, Mode::RUSR | Mode::WUSR)?);
+        file.write_all(content)?;
+        if (uid, gid) != (0, 0) {
+            fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
+        let node = fs::openat(&self.mount, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        mount::clone_tree(node, false)
+    }
+}
