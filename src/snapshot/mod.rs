@@ -1,21 +1,43 @@
 //! Snapshots: what steps made, kept by result id, stacked to root file systems, looked into without mounting.
+//!
+//! ```text
+//! snapshots/<result id>/
+//!     fs/           the layer in overlayfs's form; never written again
+//!     tree          the layer's diff; lookups, keys and tars come from it
+//!     record.json   what it is; written last, sealed: without a valid one the directory is garbage and invisible
+//!     layer*.json   what has been found out about its tar, one a time clamp
+//! snapshots/<result id> -> <another>      an alias
+//! ```
+//!
+//! A step works in a directory in `tmp/`; commit writes diff and record into it and renames it. Two processes that
+//! make the same result both succeed, and the first one's stays. Nothing is synced: after a power cut a snapshot may
+//! be lost, and one that is cut off is found by its sizes and checksums and made again.
+//!
+//! In use means a shared lock on the top directory of a stack: garbage collection passes over what it cannot lock
+//! alone, and over all that lies below. This room decides between overlayfs and copying; it mounts nothing itself.
 
+mod changes;
+mod collect;
+mod commit;
+mod copying;
+mod load;
 mod prepared;
 mod record;
+mod stack;
 mod view;
 
 pub use prepared::Prepared;
 pub use record::{LayerInfo, SnapshotInfo, StepRecord};
 pub use view::{Resolved, View};
 
-use crate::digest::{ChainId, DiffId, ResultId};
+use crate::digest::ResultId;
 use crate::layer::LayerError;
-use crate::oci::Descriptor;
-use crate::store::{Store, StoreError};
-use crate::tree::{Diff, TreePath};
-use std::io::Read;
+use crate::store::{Lock, Store, StoreError};
+use crate::sys::fsutil;
+use crate::tree::TreePath;
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 /// How writable trees are made on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +47,15 @@ pub enum SnapshotMode {
         /// Whether its marks are in `user.overlay.*`, as needed without the machine's root.
         userxattr: bool,
     },
-    /// A full copy of the parent's tree.
+    /// A full copy of the parent's tree for each process that runs in it.
     Copy,
+}
+
+impl SnapshotMode {
+    /// Says where marks go; without overlayfs to the place that needs no privilege.
+    pub fn userxattr(self) -> bool {
+        !matches!(self, Self::Overlay { userxattr: false })
+    }
 }
 
 /// What can go wrong with snapshots.
@@ -54,6 +83,28 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    pub(crate) fn tree<E: Into<std::io::Error>>(
+        action: &'static str,
+        path: &TreePath,
+    ) -> impl FnOnce(E) -> Self {
+        let path = path.clone();
+        move |e| Self::Tree { action, path, source: e.into() }
+    }
+
+    /// Says whether the disk or a quota is full.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Missing(_) => false,
+            Self::Store(e) => e.is_no_space(),
+            Self::Layer(e) => e.is_no_space(),
+            Self::Tree { source, .. } => {
+                matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+        }
+    }
+}
+
 /// All snapshots of a store; clones share caches.
 #[derive(Debug, Clone)]
 pub struct Snapshots {
@@ -64,18 +115,26 @@ pub struct Snapshots {
 struct Inner {
     store: Store,
     mode: SnapshotMode,
+    boot: String,
+    /// Records and diffs that have been read; both never change under one id.
+    loaded: Mutex<HashMap<ResultId, Arc<load::Loaded>>>,
+    /// Locks that somebody in this process holds.
+    held: Mutex<HashMap<ResultId, Weak<Lock>>>,
+    /// What this process has found or made and not used yet; the tops only, since they hold what is below.
+    pins: Mutex<HashMap<ResultId, Arc<Lock>>>,
 }
 
 /// A committed stack of layers, held against removal as long as a clone lives.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Names it.
+    /// Names it; never an alias.
     pub id: ResultId,
     /// The layers' directories, top first, each an overlay lower; empty for scratch.
     pub lowers: Vec<PathBuf>,
     /// The layers' result ids, top first; scratch itself is not listed.
     pub chain: Vec<ResultId>,
     layers: Snapshots,
+    _held: Option<Arc<Lock>>,
 }
 
 /// What a commit did.
@@ -90,13 +149,23 @@ pub struct Committed {
 impl Snapshots {
     /// Opens the snapshots of a store with overlayfs, with `userxattr` unless we are the machine's own root.
     pub fn new(store: Store) -> Self {
-        let userxattr = crate::sys::fsutil::in_user_namespace() || rustix::process::geteuid().as_raw() != 0;
+        let userxattr = fsutil::in_user_namespace() || !rustix::process::geteuid().is_root();
         Self::new_with_mode(store, SnapshotMode::Overlay { userxattr })
     }
 
     /// Opens the snapshots of a store; the mode comes from a real test mount or from the user.
     pub fn new_with_mode(store: Store, mode: SnapshotMode) -> Self {
-        Self { inner: Arc::new(Inner { store, mode }) }
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = boot.trim().to_owned();
+        let inner = Inner {
+            store,
+            mode,
+            boot,
+            loaded: Mutex::default(),
+            held: Mutex::default(),
+            pins: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Gives the mode.
@@ -104,107 +173,22 @@ impl Snapshots {
         self.inner.mode
     }
 
-    /// Says whether a snapshot is there, itself or as an alias; the empty one always is.
-    pub fn has(&self, id: &ResultId) -> bool {
-        *id == ResultId::scratch()
+    /// Gives the store that they are in.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
     }
 
-    /// Gives a snapshot with its whole chain, held against removal.
-    pub fn get(&self, id: &ResultId) -> Result<Snapshot, SnapshotError> {
-        Err(SnapshotError::Missing(*id))
-    }
-
-    /// Makes a writable tree on top of `parent`.
-    pub fn prepare(&self, parent: &ResultId) -> Result<Prepared, SnapshotError> {
-        Err(SnapshotError::Missing(*parent))
-    }
-
-    /// Keeps what a step made; `diff` must describe the prepared upper directory.
-    pub fn commit(
-        &self,
-        prepared: Prepared,
-        diff: Diff,
-        record: StepRecord,
-    ) -> Result<Committed, SnapshotError> {
-        let _ = (diff, record);
-        Err(SnapshotError::Missing(prepared.parent.id))
-    }
-
-    /// Keeps a layer of an image under its chain's id.
-    pub fn commit_base(
-        &self,
-        prepared: Prepared,
-        chain: &ChainId,
-        diff_id: &DiffId,
-        diff: Diff,
-        tar_size: Option<u64>,
-        blob: Option<Descriptor>,
-    ) -> Result<ResultId, SnapshotError> {
-        let _ = (chain, diff_id, diff, tar_size, blob);
-        Err(SnapshotError::Missing(prepared.parent.id))
-    }
-
-    /// Unpacks a layer of an image on top of `parent`, checks its diff ID and keeps it under its chain's id; does
-    /// nothing when it is there.
-    pub fn apply_layer(
-        &self,
-        parent: &ResultId,
-        chain: &ChainId,
-        diff_id: &DiffId,
-        blob: Option<Descriptor>,
-        bytes: Box<dyn Read + Send>,
-    ) -> Result<ResultId, SnapshotError> {
-        let _ = (chain, diff_id, blob, bytes);
-        Err(SnapshotError::Missing(*parent))
-    }
-
-    /// Makes `from` another name of `to`.
-    pub fn alias(&self, from: &ResultId, to: &ResultId) -> Result<(), SnapshotError> {
-        let _ = from;
-        Err(SnapshotError::Missing(*to))
-    }
-
-    /// Gives what the top layer alone changed.
-    pub fn diff(&self, id: &ResultId) -> Result<Arc<Diff>, SnapshotError> {
-        Err(SnapshotError::Missing(*id))
-    }
-
-    /// Gives what is known of the top layer's tar without clamped times.
-    pub fn layer(&self, id: &ResultId) -> Result<LayerInfo, SnapshotError> {
-        self.layer_at(id, None)
-    }
-
-    /// Gives what is known of the top layer's tar with times clamped to `epoch`.
-    pub fn layer_at(&self, id: &ResultId, epoch: Option<i64>) -> Result<LayerInfo, SnapshotError> {
-        let _ = epoch;
-        Err(SnapshotError::Missing(*id))
-    }
-
-    /// Remembers what was found out about the top layer's tar.
-    pub fn set_layer(
-        &self,
-        id: &ResultId,
-        epoch: Option<i64>,
-        info: &LayerInfo,
-    ) -> Result<(), SnapshotError> {
-        let _ = (epoch, info);
-        Err(SnapshotError::Missing(*id))
-    }
-
-    /// Lists all valid snapshots with their records, for garbage collection and for rebuilding the index.
-    pub fn list(&self) -> Result<Vec<SnapshotInfo>, SnapshotError> {
-        Ok(Vec::new())
-    }
-
-    /// Removes a snapshot that nobody holds and nothing stands on; gives false when it is in use.
-    pub fn remove(&self, id: &ResultId) -> Result<bool, SnapshotError> {
-        Err(SnapshotError::Missing(*id))
+    fn dir(&self, id: &ResultId) -> PathBuf {
+        self.inner.store.path("snapshots").join(id.to_string())
     }
 }
 
 impl Snapshot {
     /// Gives the merged read-only view of the stack.
     pub fn view(&self) -> View {
-        View { snapshot: self.clone() }
+        View::new(self.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

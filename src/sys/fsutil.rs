@@ -62,6 +62,11 @@ fn walk_beneath(root: BorrowedFd<'_>, path: &OsStr, flags: OFlags) -> io::Result
     Ok(rustix::fs::openat(&dir, OsStr::from_bytes(last.unwrap_or(b".")), flags, Mode::empty())?)
 }
 
+/// Looks at `path`, some components deep, below `root`; no component may be a link.
+pub fn stat_beneath(root: BorrowedFd<'_>, path: &OsStr) -> io::Result<Stat> {
+    Ok(rustix::fs::fstat(open_beneath(root, path, OFlags::PATH)?)?)
+}
+
 /// Opens a regular file for reading; links, devices, FIFOs and directories are errors.
 pub fn open_regular(root: BorrowedFd<'_>, path: &OsStr) -> io::Result<File> {
     let fd = open_beneath(root, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
