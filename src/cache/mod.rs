@@ -12,5 +12,6 @@ mod key;
 mod record;
 
 pub use explain::explain;
+pub use index::Index;
 pub use key::{KeyBuilder, KeyPart};
 pub use record::{Records, Shelf, StepRecord};

@@ -1,7 +1,7 @@
 //! The record of a step: one file a key, written whole or not at all, checked when read.
 
 use super::key::KeyPart;
-use crate::digest::{CacheKey, ResultId};
+use crate::digest::{CacheKey, ContentId, ResultId, hex};
 use serde::{Deserialize, Serialize};
 use std::io;
 
@@ -62,6 +62,17 @@ impl Records {
         self.shelf.write(&name(&record.key), &encode(record))
     }
 
+    /// Finds what was noted under a hash: what a selection takes from a result that never changes.
+    pub fn memo(&self, name: &[u8; 32]) -> Option<ContentId> {
+        let bytes = self.shelf.read(&memo_name(name), 64).ok()??;
+        std::str::from_utf8(&bytes).ok()?.parse().ok()
+    }
+
+    /// Notes it.
+    pub fn put_memo(&self, name: &[u8; 32], content: &ContentId) -> io::Result<()> {
+        self.shelf.write(&memo_name(name), content.to_string().as_bytes())
+    }
+
     /// Reads all records, to make the index anew.
     pub fn all(&self) -> Vec<StepRecord> {
         let mut out = Vec::new();
@@ -77,6 +88,11 @@ impl Records {
 fn name(key: &CacheKey) -> String {
     let hex = key.to_string();
     format!("steps/{}/{hex}", &hex[..2])
+}
+
+fn memo_name(name: &[u8; 32]) -> String {
+    let hex = hex(name);
+    format!("memos/{}/{hex}", &hex[..2])
 }
 
 fn encode(record: &StepRecord) -> Vec<u8> {

@@ -1,6 +1,45 @@
 //! The executor: walks the graph, looks results up, runs what is missing.
 //!
-//! `schedule` knows the order and nothing else; `ops` know how each kind of step is named and made.
+//! `schedule` knows the order and nothing else; `ops` know how each kind of step is named and made; `solver` joins
+//! them with the cache. Nothing here knows Dockerfiles, images or the command line.
 
+mod env;
+mod error;
+mod folder;
+mod network;
 pub mod ops;
+mod processes;
 mod schedule;
+mod solver;
+
+pub use env::{BuildEnv, RunSettings, SecretSource, Secrets};
+pub use error::{OpError, SolveError};
+pub use folder::BuildFolder;
+pub use processes::Processes;
+
+use crate::digest::ResultId;
+use crate::plan::BuildGraph;
+use crate::progress::Event;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+/// Settles every vertex; gives the results by node index.
+///
+/// What ran before a failure stays in the cache. After the first failure running steps are ended and it is returned.
+pub fn solve(graph: &BuildGraph, env: &BuildEnv, processes: &Processes) -> Result<Vec<ResultId>, SolveError> {
+    env.sink.send(Event::Planned { steps: graph.node_count() });
+    let solver = solver::Solver {
+        graph,
+        env,
+        network: network::StepNetwork::new(env.sink.clone()),
+        processes,
+        learnt: Mutex::new(Vec::new()),
+        steps: AtomicUsize::new(0),
+    };
+    let results = schedule::run(graph, env.jobs, &solver);
+    let learnt = solver.learnt.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    env.index.learn(&learnt);
+    // the folder is for people; a build does not fail for it
+    let _ = env.folder.finish();
+    results
+}

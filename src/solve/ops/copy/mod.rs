@@ -9,6 +9,7 @@
 mod apply;
 mod archive;
 mod chmod;
+mod directory;
 mod layout;
 mod owner;
 mod resolve;
@@ -19,6 +20,8 @@ mod wildcard;
 mod write;
 
 pub use apply::{ApplyEnv, apply};
+pub use directory::make_directory;
+pub(in crate::solve::ops) use resolve::resolve;
 pub use select::{Selection, select};
 
 use crate::context::IgnoreError;

@@ -8,17 +8,17 @@ const MAX_LINKS: u32 = 255;
 
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::solve::ops) struct Place {
     /// Without links as far as it exists; what is missing is appended as written.
-    pub(super) path: TreePath,
+    pub(in crate::solve::ops) path: TreePath,
     /// What stands there; the root of a tree has no entry.
-    pub(super) entry: Option<SourceEntry>,
+    pub(in crate::solve::ops) entry: Option<SourceEntry>,
     /// Whether something stands there.
-    pub(super) exists: bool,
+    pub(in crate::solve::ops) exists: bool,
 }
 
 /// Walks `path`; a link is followed inside the tree, at the end too when `follow_last` says so. Nothing leads out.
-pub(super) fn resolve(
+pub(in crate::solve::ops) fn resolve(
     stat: &dyn Fn(&TreePath) -> io::Result<Option<SourceEntry>>,
     path: &[u8],
     follow_last: bool,

@@ -1,0 +1,102 @@
+//! What a build hands to all of its steps.
+
+use super::folder::BuildFolder;
+use crate::cache::{Index, Records};
+use crate::context::BuildContext;
+use crate::network::{ExtraHost, NetworkMode};
+use crate::progress::EventSink;
+use crate::sandbox::{Launcher, Limits, Rlimit};
+use crate::snapshot::Snapshots;
+use crate::store::Store;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a build hands to all of its steps.
+pub struct BuildEnv {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Its snapshots.
+    pub snapshots: Snapshots,
+    /// Its step records.
+    pub records: Records,
+    /// The view over them.
+    pub index: Arc<Index>,
+    /// Starts processes.
+    pub launcher: Launcher,
+    /// By name; the main one has the empty name.
+    pub contexts: BTreeMap<String, Arc<BuildContext>>,
+    /// Secrets and agents.
+    pub secrets: Secrets,
+    /// What the command line says about RUN.
+    pub run: RunSettings,
+    /// Hears what happens.
+    pub sink: Arc<dyn EventSink>,
+    /// Keeps the logs.
+    pub folder: BuildFolder,
+    /// Most steps at once.
+    pub jobs: usize,
+    /// Whether to say why steps run.
+    pub explain: bool,
+    /// Names this Dockerfile across builds, for explanations only.
+    pub place: String,
+}
+
+/// What the command line says about every RUN.
+#[derive(Debug, Clone, Default)]
+pub struct RunSettings {
+    /// What `--network=default` means.
+    pub network: NetworkMode,
+    /// Further lines of `/etc/hosts`.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size: Option<u64>,
+    /// Of every process.
+    pub rlimits: Vec<Rlimit>,
+    /// Of every step.
+    pub limits: Limits,
+    /// `--allow security.insecure`.
+    pub allow_insecure: bool,
+    /// `--allow network.host`.
+    pub allow_host_network: bool,
+}
+
+/// Where secrets and ssh agents come from, by id. Values are read when a step runs and kept nowhere.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    /// By id.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Agent sockets by id.
+    pub agents: BTreeMap<String, PathBuf>,
+}
+
+/// Where one secret is.
+#[derive(Debug, Clone)]
+pub enum SecretSource {
+    /// In a file of the host.
+    File(PathBuf),
+    /// In a variable of rbuild's own environment.
+    Env(String),
+}
+
+/// Longest secret in bytes, as BuildKit has it.
+const SECRET_LIMIT: u64 = 500 * 1024;
+
+impl SecretSource {
+    /// Reads the value; `None` when a variable is not set.
+    pub(super) fn read(&self) -> std::io::Result<Option<Vec<u8>>> {
+        use std::io::Read;
+        use std::os::unix::ffi::OsStringExt;
+        match self {
+            Self::Env(name) => Ok(std::env::var_os(name).map(OsStringExt::into_vec)),
+            Self::File(path) => {
+                let mut value = Vec::new();
+                std::fs::File::open(path)?.take(SECRET_LIMIT + 1).read_to_end(&mut value)?;
+                if value.len() as u64 > SECRET_LIMIT {
+                    return Err(std::io::Error::other(format!("longer than {SECRET_LIMIT} bytes")));
+                }
+                Ok(Some(value))
+            }
+        }
+    }
+}
