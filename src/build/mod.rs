@@ -1,0 +1,141 @@
+//! From a request to an image: the one place that joins parse, plan, solve, assemble and export.
+
+mod bases;
+mod error;
+mod request;
+mod shelf;
+mod stat_cache;
+
+pub use error::BuildError;
+pub use request::{BuildRequest, Built, ContextSource};
+
+use crate::cache::{Index, Records};
+use crate::context::{BuildContext, IgnoreRules, load_ignore};
+use crate::dockerfile;
+use crate::image::{AssembleRequest, Images};
+use crate::oci::History;
+use crate::plan::{self, Plan};
+use crate::progress::{Event, EventSink};
+use crate::sandbox::Launcher;
+use crate::snapshot::Snapshots;
+use crate::solve::{self, BuildEnv, BuildFolder, Processes};
+use crate::store::Store;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a build works with; made once by the command line.
+pub struct Tools {
+    /// Where everything is kept.
+    pub store: Store,
+    /// Its snapshots.
+    pub snapshots: Snapshots,
+    /// Its images.
+    pub images: Images,
+    /// Starts processes; made before any thread.
+    pub launcher: Launcher,
+    /// Hears what happens.
+    pub sink: Arc<dyn EventSink>,
+}
+
+/// Builds an image and gives it its names.
+///
+/// # Errors
+/// [`BuildError`]. What ran before the failure stays in the cache; no image and no name is changed.
+pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Result<Built, BuildError> {
+    let source = request.dockerfile.text.as_slice();
+    let name = request.dockerfile.path.display().to_string();
+    let wrong = |d| BuildError::dockerfile(&name, source, d);
+    let file = dockerfile::parse(source).map_err(wrong)?;
+    let bases = bases::StoredBases::new(&tools.images);
+    let plan = plan::plan(source, &file, &request.plan, &bases).map_err(wrong)?;
+    let store = tools.store.clone();
+    let records = Records::new(Arc::new(shelf::StoreShelf::new(store.clone())));
+    let index = Arc::new(Index::new(store.root().join("index"), records.clone()));
+    let contexts = contexts(request, &index)?;
+    let images = tools.images.clone();
+    let sink = tools.sink.clone();
+    let env = BuildEnv {
+        folder: BuildFolder::new(&store.root().join("builds")),
+        store,
+        snapshots: tools.snapshots,
+        records,
+        index,
+        launcher: tools.launcher,
+        contexts,
+        secrets: request.secrets.clone(),
+        run: request.run.clone(),
+        sink: tools.sink,
+        jobs: request.jobs,
+        explain: request.explain,
+        place: format!("{name}\0{}", request.context.place()),
+    };
+    let results =
+        solve::solve(&plan.graph, &env, processes).map_err(|e| BuildError::step(&name, source, e))?;
+    for context in env.contexts.values() {
+        context.remember();
+    }
+    for unused in &plan.unused_build_args {
+        sink.send(Event::Warning(format!("--build-arg {unused} is not used by any ARG of the Dockerfile")));
+    }
+    let image = images.assemble(assembly(request, &plan, &results))?;
+    Ok(Built { image, warnings: plan.warnings, epoch: plan.epoch })
+}
+
+/// Plans without building: what `--check` and its relatives need.
+///
+/// # Errors
+/// A wrong Dockerfile, or a base image that cannot be found.
+pub fn check(request: &BuildRequest, images: &Images) -> Result<Plan, BuildError> {
+    let source = request.dockerfile.text.as_slice();
+    let name = request.dockerfile.path.display().to_string();
+    let wrong = |d| BuildError::dockerfile(&name, source, d);
+    let file = dockerfile::parse(source).map_err(wrong)?;
+    plan::plan(source, &file, &request.plan, &bases::StoredBases::new(images)).map_err(wrong)
+}
+
+fn assembly(request: &BuildRequest, plan: &Plan, results: &[crate::digest::ResultId]) -> AssembleRequest {
+    let line = |h: &plan::PlannedHistory| History {
+        created_by: Some(h.created_by.clone()),
+        comment: Some(h.comment.clone()).filter(|c| !c.is_empty()),
+        empty_layer: h.empty_layer,
+        ..History::default()
+    };
+    AssembleRequest {
+        config: plan.config.clone(),
+        history: plan.history.iter().map(line).collect(),
+        layers: plan.layers.iter().map(|v| results[v.index()]).collect(),
+        base: plan.base.clone(),
+        epoch: plan.epoch,
+        squash: request.squash,
+        names: request.names.clone(),
+    }
+}
+
+/// Opens the contexts; nothing in them is read before a step asks.
+fn contexts(
+    request: &BuildRequest,
+    index: &Arc<Index>,
+) -> Result<BTreeMap<String, Arc<BuildContext>>, BuildError> {
+    let mut out = BTreeMap::new();
+    if let ContextSource::Dir(dir) = &request.context {
+        let ignore = match &request.ignore_file {
+            Some(path) => IgnoreRules::parse(
+                &std::fs::read(path).map_err(|e| BuildError::read(path, e))?,
+                &path.display().to_string(),
+            )?,
+            None => load_ignore(dir, Some(&request.dockerfile.path))?,
+        };
+        out.insert(String::new(), open(dir, ignore, index)?);
+    }
+    for (name, dir) in &request.named {
+        out.insert(name.clone(), open(dir, load_ignore(dir, None)?, index)?);
+    }
+    Ok(out)
+}
+
+fn open(dir: &Path, ignore: IgnoreRules, index: &Arc<Index>) -> Result<Arc<BuildContext>, BuildError> {
+    let path = dir.canonicalize().map_err(|e| BuildError::read(dir, e))?;
+    let stats = stat_cache::IndexedStats::new(index.clone(), &path);
+    Ok(Arc::new(BuildContext::dir(&path, ignore, Some(Box::new(stats)))?))
+}
