@@ -5,6 +5,7 @@
 //! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
 //! `image`), acts (`solve`, `runtime`), the join (`build`) and the door (`cli`).
 
+pub mod build;
 pub mod cache;
 pub mod cli;
 pub mod context;

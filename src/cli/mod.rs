@@ -3,14 +3,22 @@
 //! Data goes to standard output, talk to standard error. `rbuild -t app .` is `rbuild build -t app .`: a first word that
 //! is no command starts a build.
 
+mod build;
+mod ctx;
 mod error;
 mod output;
+mod signals;
+mod step_failure;
+mod values;
+mod warnings;
 
+pub use ctx::Ctx;
 pub use error::CliError;
 pub use output::Output;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,25 +36,43 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
-
-/// What every command may need.
-#[derive(Debug)]
-pub struct Ctx {
-    /// Where the store is.
-    pub root: PathBuf,
-    /// Writes data to standard output.
-    pub out: Output,
+enum Command {
+    /// Build an image from a Dockerfile; the word may be left out
+    Build(Box<build::BuildArgs>),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(internal_error));
     let args = with_build(std::env::args_os().collect());
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match cli.command {}
+    match Ctx::new(cli.root).and_then(|ctx| dispatch(cli.command, &ctx)) {
+        Ok(code) => code,
+        Err(error) => error.report(),
+    }
+}
+
+fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
+    match command {
+        Command::Build(args) => build::run(&args, ctx),
+    }
+}
+
+/// Says something to the user on standard error.
+fn talk(text: &str) {
+    // standard error may be gone; the work goes on
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// A panic is a fault of rbuild's own and is said to be one.
+fn internal_error(info: &std::panic::PanicHookInfo<'_>) {
+    if crate::cache::index::panics_are_caught() {
+        return;
+    }
+    talk(&format!("error: internal error, please report it: {info}\n"));
 }
 
 /// Prints help, version or what is wrong with the command line.
@@ -76,4 +102,12 @@ fn with_build(mut args: Vec<OsString>) -> Vec<OsString> {
 
 fn is_command(word: &str) -> bool {
     Cli::command().get_subcommands().any(|c| c.get_name() == word || c.get_all_aliases().any(|a| a == word))
+}
+
+/// A command that the user may have meant by a word that was taken for a build context.
+fn near_command(word: &str) -> Option<String> {
+    let cli = Cli::command();
+    let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    let near = crate::dockerfile::suggest::nearest(word, names)?;
+    Some(format!("did you mean rbuild {near}?"))
 }

@@ -1,0 +1,155 @@
+//! The small languages of flags: sizes, limits, secrets, lists of `NAME=VALUE`.
+
+use super::CliError;
+use crate::sandbox::{Rlimit, RlimitKind};
+use crate::solve::SecretSource;
+use std::path::{Path, PathBuf};
+
+/// Reads a number of bytes with docker's units: `b k m g t`, with or without a further `b`, powers of 1024.
+pub(super) fn bytes(flag: &str, text: &str) -> Result<u64, CliError> {
+    let bad = || CliError::new(format!("{flag} {text:?}: expected a number of bytes such as 512m or 2g"));
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let power = match lower[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(bad()),
+    };
+    let number: f64 = digits.trim().parse().map_err(|_| bad())?;
+    let bytes = number * 1024_f64.powi(power);
+    if bytes.is_finite() && (0.0..9e18).contains(&bytes) { Ok(bytes as u64) } else { Err(bad()) }
+}
+
+/// Reads `NAME=SOFT[:HARD]`; -1 is unlimited.
+pub(super) fn ulimit(text: &str) -> Result<Rlimit, CliError> {
+    let bad = |why: &str| {
+        CliError::new(format!("--ulimit {text:?}: {why}"))
+            .hint("write NAME=SOFT[:HARD], for example nofile=1024:4096")
+    };
+    let (name, value) = text.split_once('=').ok_or_else(|| bad("there is no ="))?;
+    let kind = RlimitKind::parse(name).ok_or_else(|| bad("there is no limit of this name"))?;
+    let (soft, hard) = value.split_once(':').unwrap_or((value, value));
+    let number = |text: &str| match text {
+        "-1" | "unlimited" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| bad("the limit is no number")),
+    };
+    let limit = Rlimit { kind, soft: number(soft)?, hard: number(hard)? };
+    match (limit.soft, limit.hard) {
+        (Some(soft), Some(hard)) if soft > hard => Err(bad("the soft limit is above the hard one")),
+        (None, Some(_)) => Err(bad("the soft limit is above the hard one")),
+        _ => Ok(limit),
+    }
+}
+
+/// Reads `id=ID[,src=FILE][,env=NAME][,type=file|env]`.
+pub(super) fn secret(text: &str) -> Result<(String, SecretSource), CliError> {
+    let bad = |why: String| {
+        CliError::new(format!("--secret {text:?}: {why}")).hint("write id=ID,src=FILE or id=ID,env=NAME")
+    };
+    let (mut id, mut file, mut env, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or_else(|| bad(format!("{field:?} has no =")))?;
+        match key.to_ascii_lowercase().as_str() {
+            "id" => id = Some(value.to_owned()),
+            "src" | "source" => file = Some(value.to_owned()),
+            "env" => env = Some(value.to_owned()),
+            "type" if value == "file" || value == "env" => kind = Some(value.to_owned()),
+            "type" => return Err(bad(format!("there is no type {value:?}, only file and env"))),
+            _ => return Err(bad(format!("there is no key {key:?}"))),
+        }
+    }
+    // docker takes src for the variable's name when the type is env
+    if kind.as_deref() == Some("env") && env.is_none() {
+        env = file.take();
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or_else(|| bad("there is no id".into()))?;
+    let source = match (file, env) {
+        (Some(_), Some(_)) => return Err(bad("src and env exclude each other".into())),
+        (Some(file), None) => SecretSource::File(PathBuf::from(file)),
+        (None, Some(env)) => SecretSource::Env(env),
+        (None, None) if kind.as_deref() != Some("file") && std::env::var_os(&id).is_some() => {
+            SecretSource::Env(id.clone())
+        }
+        (None, None) => SecretSource::File(PathBuf::from(&id)),
+    };
+    if let SecretSource::File(path) = &source {
+        std::fs::metadata(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+    }
+    Ok((id, source))
+}
+
+/// Reads `default`, `ID` or `ID=SOCKET`.
+pub(super) fn agent(text: &str) -> Result<(String, PathBuf), CliError> {
+    let bad = |why: &str| CliError::new(format!("--ssh {text:?}: {why}"));
+    match text.split_once('=') {
+        Some((id, path)) if is_socket(Path::new(path)) => Ok((id.to_owned(), PathBuf::from(path))),
+        Some(_) => Err(bad("that is no agent socket; keys must be added to an agent first (ssh-add)")),
+        None => match std::env::var_os("SSH_AUTH_SOCK") {
+            Some(path) => Ok((text.to_owned(), path.into())),
+            None => Err(bad("SSH_AUTH_SOCK is not set; start ssh-agent or name a socket: --ssh ID=SOCKET")),
+        },
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket())
+}
+
+/// Reads `NAME=VALUE`; a name alone has no value.
+pub(super) fn pair(text: &str) -> (String, Option<String>) {
+    match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text.to_owned(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_dockers() {
+        for (text, want) in
+            [("0", 0), ("512", 512), ("1k", 1024), ("64MB", 64 << 20), ("1.5g", 3 << 29), ("2GiB", 2 << 30)]
+        {
+            assert_eq!(bytes("-m", text).unwrap(), want, "{text}");
+        }
+        for text in ["", "x", "1q", "-1", "1e999", "1 2"] {
+            assert!(bytes("-m", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        let limit = ulimit("nofile=10:20").unwrap();
+        assert_eq!((limit.soft, limit.hard), (Some(10), Some(20)));
+        assert_eq!(ulimit("core=-1").unwrap().hard, None);
+        for text in ["nofile", "nofile=x", "nofile=20:10", "nofile=-1:10", "what=1"] {
+            assert!(ulimit(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_has_one_source() {
+        assert!(
+            matches!(secret("id=a,env=HOME").unwrap(), (id, SecretSource::Env(n)) if id == "a" && n == "HOME")
+        );
+        assert!(matches!(secret("type=env,id=a,src=HOME").unwrap().1, SecretSource::Env(n) if n == "HOME"));
+        assert!(matches!(secret("id=a,src=/dev/null").unwrap().1, SecretSource::File(_)));
+        for text in [
+            "",
+            "id=",
+            "src=x",
+            "id=a,src=/dev/null,env=B",
+            "id=a,what=b",
+            "id=a,src=/does/not/exist",
+            "type=x,id=a",
+        ] {
+            assert!(secret(text).is_err(), "{text}");
+        }
+    }
+}
