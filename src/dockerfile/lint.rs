@@ -121,6 +121,32 @@ impl Warning {
         Warning::new(Rule::WorkdirRelativePath, message, head)
     }
 
+    /// A CMD or ENTRYPOINT in shell form where no SHELL says which.
+    pub fn json_args_recommended(head: &Head) -> Self {
+        let message = format!(
+            "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+            head.keyword
+        );
+        Warning::new(Rule::JSONArgsRecommended, message, head)
+    }
+
+    /// `ENV key value` or `LABEL key value`.
+    pub fn legacy_key_value(head: &Head) -> Self {
+        let name = &head.keyword;
+        let message =
+            format!("\"{name} key=value\" should be used instead of legacy \"{name} key value\" format");
+        Warning::new(Rule::LegacyKeyValueFormat, message, head)
+    }
+
+    /// An instruction of which only the last in a stage counts, once more; `earlier` is the one that does not count.
+    pub fn multiple_instructions(head: &Head, earlier: Span) -> Self {
+        let message = format!(
+            "Multiple {} instructions should not be used in the same stage because only the last one will be used",
+            head.keyword
+        );
+        Warning::new(Rule::MultipleInstructionsDisallowed, message, head).at(earlier)
+    }
+
     /// Tells whether the warning is to be shown under `config` (the file's) and the comments above the instruction.
     pub fn is_wanted(&self, config: &Config) -> bool {
         config.merged(&self.local).wants(self.rule)

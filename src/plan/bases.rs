@@ -6,8 +6,9 @@ use super::planner::{Planner, Step};
 use super::stages::{Parent, Source};
 use super::state::{StageState, bare_config, empty_config, inherited_config, platform_of};
 use super::wording;
+use crate::dockerfile::ast;
 use crate::dockerfile::diagnostic::Diagnostic;
-use crate::dockerfile::span::{Span, Text};
+use crate::dockerfile::span::Text;
 use crate::oci::{Config, ImageConfig};
 use crate::platform::Platform;
 use petgraph::graph::NodeIndex;
@@ -30,7 +31,7 @@ pub(super) enum Files {
 /// A FROM line.
 struct Head<'t> {
     image: &'t Text,
-    span: Span,
+    line: &'t ast::Head,
     /// The platform that the base should have.
     wanted: Platform,
     /// Somebody asked for that platform; else the base may have another one.
@@ -44,7 +45,7 @@ impl Planner<'_> {
         let (ast, platform) = (stage.ast, stage.platform.clone());
         let head = Head {
             image: &ast.from.image,
-            span: ast.head.span,
+            line: &ast.head,
             explicit: platform.is_some() || self.options.platform.is_some(),
             wanted: platform.unwrap_or_else(|| self.options.target_platform().clone()),
         };
@@ -92,9 +93,9 @@ impl Planner<'_> {
             .resolve(name, &head.wanted)
             .map_err(|error| self.no_image(format!("base image {name}: {}", error.why), name, head.image))?;
         let got = platform_of(&base.config);
-        self.checks.base_platform(shown, &head.wanted, &got, head.span);
+        self.checks.base_platform(shown, &head.wanted, &got, head.line);
         let platform = if head.explicit { head.wanted.clone() } else { got };
-        let vertex = self.image_vertex(name, &base, self.lines_of(head.span));
+        let vertex = self.image_vertex(name, &base, self.lines_of(head.line.span));
         steps.push(Step { vertex, text: format!("FROM {shown}") });
         let config = inherited_config(&base.config);
         Ok(StageState::new(vertex, config, Some(base), platform))
@@ -123,7 +124,7 @@ impl Planner<'_> {
             checksum: None,
             keep_git_dir: false,
         };
-        let lines = self.lines_of(head.span);
+        let lines = self.lines_of(head.line.span);
         let vertex = self.vertex(Op::Copy(Box::new(op)), vec![(Role::Base, scratch)], lines, false);
         steps.push(Step { vertex, text: format!("FROM {key}") });
         let mut state = StageState::new(scratch, config, None, head.wanted.clone());

@@ -2,19 +2,8 @@
 
 use std::net::IpAddr;
 
-/// What one word of EXPOSE means.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Exposed {
-    /// `port/protocol`, one for each port of a range.
-    pub(super) ports: Vec<String>,
-    /// The protocol was not written in lower case.
-    pub(super) odd_case: bool,
-    /// An address or host port was given, which EXPOSE ignores.
-    pub(super) mapping: bool,
-}
-
-/// Reads one word after expansion. The error says what is wrong.
-pub(super) fn parse(word: &str) -> Result<Exposed, String> {
+/// Reads one word after expansion: `port/protocol`, one for each port of a range. The error says what is wrong.
+pub(super) fn parse(word: &str) -> Result<Vec<String>, String> {
     let (address, host, container) = split(word);
     let (range, protocol) = container.split_once('/').unwrap_or((container, ""));
     if range.is_empty() {
@@ -34,11 +23,7 @@ pub(super) fn parse(word: &str) -> Result<Exposed, String> {
             return Err(format!("port ranges {host} and {range} do not have the same length"));
         }
     }
-    Ok(Exposed {
-        ports: (first..=last).map(|port| format!("{port}/{name}")).collect(),
-        odd_case: protocol != lower,
-        mapping: !address.is_empty() || !host.is_empty(),
-    })
+    Ok((first..=last).map(|port| format!("{port}/{name}")).collect())
 }
 
 /// Cuts at the last two colons; an IPv6 address may hold more.
@@ -99,16 +84,8 @@ mod tests {
             ("9000-9010:80", &["80/tcp"]),
             ("9000-9001:80-81", &["80/tcp", "81/tcp"]),
         ] {
-            assert_eq!(parse(word).unwrap().ports, want, "{word}");
+            assert_eq!(parse(word).unwrap(), want, "{word}");
         }
-    }
-
-    #[test]
-    fn odd_forms_are_noted() {
-        let note = |word: &str| parse(word).map(|e| (e.odd_case, e.mapping));
-        assert_eq!(note("80/tcp"), Ok((false, false)));
-        assert_eq!(note("80/TCP"), Ok((true, false)));
-        assert_eq!(note("1.2.3.4::80"), Ok((false, true)));
     }
 
     #[test]

@@ -27,9 +27,10 @@ mod state;
 mod wording;
 mod words;
 
+pub use crate::dockerfile::lint::Warning;
 pub use op::*;
 pub use options::{NamedContext, PlanOptions};
-pub use output::{Outline, OutlineArg, OutlineNeed, Plan, PlannedHistory, Warning};
+pub use output::{Outline, OutlineArg, OutlineNeed, Plan, PlannedHistory};
 
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::diagnostic::Diagnostic;

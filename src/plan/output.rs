@@ -1,6 +1,7 @@
 //! What planning gives: the graph, the config of the image and what people may want to know.
 
 use super::op::{BaseImage, BuildGraph, Role};
+use crate::dockerfile::lint::Warning;
 use crate::dockerfile::span::Span;
 use crate::oci::ImageConfig;
 use petgraph::Direction;
@@ -26,8 +27,10 @@ pub struct Plan {
     pub stage: Option<String>,
     /// `SOURCE_DATE_EPOCH` in seconds, when given.
     pub epoch: Option<i64>,
-    /// What the checks found, in the order of the file.
+    /// What the checks found, in the order of the file, without what the file or the user does not want to hear.
     pub warnings: Vec<Warning>,
+    /// A warning is to fail the build (`# check=error=true`).
+    pub warnings_are_errors: bool,
     /// Names of `--build-arg` that no ARG asks for.
     pub unused_build_args: Vec<String>,
     /// What the target can be given.
@@ -61,17 +64,6 @@ pub struct PlannedHistory {
     pub empty_layer: bool,
     /// The vertex that makes the layer.
     pub vertex: Option<NodeIndex>,
-}
-
-/// What a check found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Warning {
-    /// Name of the check, `UndefinedVar`.
-    pub rule: &'static str,
-    /// What was found.
-    pub message: String,
-    /// Where.
-    pub span: Span,
 }
 
 /// What the target stage and the stages that it needs can be given.

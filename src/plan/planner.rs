@@ -59,8 +59,8 @@ impl<'a> Planner<'a> {
         bases: &'a dyn BaseImages,
     ) -> Result<Self, Diagnostic> {
         let words = Words::new(file.escape);
-        let mut checks = Checks::new(file);
         let mut given = scope::given(options);
+        let mut checks = Checks::new(file, &given)?;
         let last = file.stages.last().and_then(|stage| stage.name()).unwrap_or_default();
         let platforms = scope::platform_args(options, &given, options.target.as_deref().unwrap_or(last));
         check_default_bases(file, &words, &platforms, &mut checks);
@@ -116,6 +116,7 @@ impl<'a> Planner<'a> {
         self.outline.args.sort_by_key(|arg| arg.span.start);
         self.outline.secrets.sort_by_key(|need| need.span.start);
         self.outline.ssh.sort_by_key(|need| need.span.start);
+        let (warnings, warnings_are_errors) = self.checks.finish();
         Ok(Plan {
             target: moved[&state.vertex],
             layers,
@@ -123,7 +124,8 @@ impl<'a> Planner<'a> {
             config: state.config,
             stage: self.stages.get(target).ast.name().map(str::to_owned),
             epoch: self.epoch,
-            warnings: self.checks.finish(),
+            warnings,
+            warnings_are_errors,
             unused_build_args: scope::unused(file, &self.given),
             outline: self.outline,
             graph,
@@ -272,7 +274,7 @@ fn check_default_bases(file: &Dockerfile, words: &Words, platforms: &Env, checks
     for stage in &file.stages {
         let image = &stage.from.image;
         if let Ok(expanded) = words.word(image, &globals) {
-            checks.default_base(&expanded.text, image.as_str(), stage.head.span);
+            checks.default_base(&expanded.text, image.as_str(), &stage.head);
         }
     }
 }

@@ -170,7 +170,7 @@ impl<'a> Stages<'a> {
         checks: &mut Checks,
     ) -> Result<Stage<'a>, Diagnostic> {
         let image = words.word(&ast.from.image, globals)?;
-        checks.undefined_in_from(&image, globals, ast.head.span);
+        checks.undefined_in_from(&image, globals, &ast.head);
         if image.text.is_empty() {
             let text = ast.from.image.as_str();
             return Err(Diagnostic::new(
@@ -301,7 +301,7 @@ fn read_platform(
     checks: &mut Checks,
 ) -> Result<Platform, Diagnostic> {
     let expanded = words.word(text, globals)?;
-    checks.undefined_in_from(&expanded, globals, ast.head.span);
+    checks.undefined_in_from(&expanded, globals, &ast.head);
     let fault = |why: String| {
         let error = Diagnostic::new("rbuild::platform", why).at(text.span());
         match expanded.unset.iter().next() {
@@ -312,10 +312,5 @@ fn read_platform(
     if expanded.text.is_empty() {
         return Err(fault(format!("the platform {:?} is empty when expanded", text.as_str())));
     }
-    let platform = expanded
-        .text
-        .parse()
-        .map_err(|error: crate::platform::ParsePlatformError| fault(error.to_string()))?;
-    checks.platform_flag(&expanded, text.as_str(), &platform, globals, ast);
-    Ok(platform)
+    expanded.text.parse().map_err(|error: crate::platform::ParsePlatformError| fault(error.to_string()))
 }

@@ -179,11 +179,8 @@ pub fn check_stage(stage: &Stage, inherited: Inherited, escape: char) -> (Vec<Wa
         let all: Vec<&Instruction> =
             stage.instructions.iter().filter(|instruction| is_kind(&instruction.kind)).collect();
         for pair in all.windows(2) {
-            let message = format!(
-                "Multiple {} instructions should not be used in the same stage because only the last one will be used",
-                pair[1].head.keyword
-            );
-            walk.warnings.push(Warning::new(Rule::MultipleInstructionsDisallowed, message, &pair[0].head));
+            let earlier = pair[0].head.original.span();
+            walk.warnings.push(Warning::multiple_instructions(&pair[1].head, earlier));
         }
     }
     (walk.warnings, walk.now)
@@ -200,11 +197,7 @@ impl Walk {
         match kind {
             Kind::Shell(_) => self.now.shell = true,
             Kind::Cmd(Command::Shell(_)) | Kind::Entrypoint(Command::Shell(_)) if !self.now.shell => {
-                let message = format!(
-                    "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
-                    head.keyword
-                );
-                self.warnings.push(Warning::new(Rule::JSONArgsRecommended, message, head));
+                self.warnings.push(Warning::json_args_recommended(head));
             }
             Kind::Workdir(path) => self.workdir(path.as_str(), head),
             Kind::Env(pairs) => {
@@ -233,10 +226,7 @@ impl Walk {
 
     fn legacy(&mut self, legacy: bool, head: &Head) {
         if legacy {
-            let name = &head.keyword;
-            let message =
-                format!("\"{name} key=value\" should be used instead of legacy \"{name} key value\" format");
-            self.warnings.push(Warning::new(Rule::LegacyKeyValueFormat, message, head));
+            self.warnings.push(Warning::legacy_key_value(head));
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Lowering;
 use crate::dockerfile::ast::{ArgVar, Instruction};
 use crate::dockerfile::diagnostic::Diagnostic;
+use crate::dockerfile::lint::Warning;
 use crate::plan::scope;
 
 impl Lowering<'_, '_> {
@@ -13,7 +14,9 @@ impl Lowering<'_, '_> {
         for var in vars {
             let name = self.word(&var.name, instruction)?;
             let place = self.place(instruction.span());
-            self.planner.checks.secret_name("ARG", &name, place);
+            if let Some(warning) = Warning::secret_in_arg_or_env("ARG", &name, &instruction.head) {
+                self.warn(warning);
+            }
             let given = self.planner.given.get(&name).cloned();
             let inherited = given.is_none() && var.default.is_none();
             let value = match (given, &var.default) {

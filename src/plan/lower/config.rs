@@ -3,6 +3,7 @@
 use super::Lowering;
 use crate::dockerfile::ast::{Command, Healthcheck, Instruction, Pairs};
 use crate::dockerfile::diagnostic::Diagnostic;
+use crate::dockerfile::lint::Warning;
 use crate::dockerfile::span::Text;
 use crate::oci;
 use crate::plan::env::set_in_config;
@@ -15,8 +16,9 @@ impl Lowering<'_, '_> {
         let pairs = self.pairs(instruction, pairs)?;
         let mut created_by = String::from("ENV");
         for (name, value) in &pairs {
-            let place = self.place(instruction.span());
-            self.planner.checks.secret_name("ENV", name, place);
+            if let Some(warning) = Warning::secret_in_arg_or_env("ENV", name, &instruction.head) {
+                self.warn(warning);
+            }
             self.state.env.set(name, value);
             set_in_config(&mut self.state.config.config.env, name, value);
             created_by.push_str(&format!(" {name}={value}"));
@@ -42,6 +44,9 @@ impl Lowering<'_, '_> {
         instruction: &Instruction,
         pairs: &Pairs,
     ) -> Result<Vec<(String, String)>, Diagnostic> {
+        if pairs.legacy {
+            self.warn(Warning::legacy_key_value(&instruction.head));
+        }
         let mut out = Vec::new();
         for pair in &pairs.pairs {
             let name = self.word(&pair.key, instruction)?;
@@ -58,8 +63,7 @@ impl Lowering<'_, '_> {
         let env = self.state.env.clone();
         let path = self.word(path, instruction)?;
         if !self.state.workdir_set && !path.starts_with('/') {
-            let place = self.place(instruction.span());
-            self.planner.checks.relative_workdir(&path, place);
+            self.warn(Warning::workdir_relative_path(&path, &instruction.head));
         }
         self.state.workdir_set = true;
         let config = &mut self.state.config.config;
@@ -90,7 +94,6 @@ impl Lowering<'_, '_> {
     }
 
     pub(super) fn expose(&mut self, instruction: &Instruction, ports: &[Text]) -> Result<(), Diagnostic> {
-        let place = self.place(instruction.span());
         let mut sorted: Vec<&Text> = ports.iter().collect();
         sorted.sort_by_key(|text| text.as_str());
         let mut all = Vec::new();
@@ -100,18 +103,10 @@ impl Lowering<'_, '_> {
                     let error = Diagnostic::new("rbuild::expose", why).at(text.span());
                     error.help("write a port, a range or a port with its protocol: 80, 8000-8010, 53/udp")
                 })?;
-                if exposed.odd_case {
-                    let message =
-                        format!("Defined protocol '{word}' in EXPOSE instruction should be lowercase");
-                    self.planner.checks.warn("ExposeProtoCasing", place, message);
+                for warning in Warning::of_port(&word, &instruction.head) {
+                    self.warn(warning);
                 }
-                if exposed.mapping {
-                    let message = format!(
-                        "EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
-                    );
-                    self.planner.checks.warn("ExposeInvalidFormat", place, message);
-                }
-                all.extend(exposed.ports);
+                all.extend(exposed);
             }
         }
         self.state.note(format!("EXPOSE {}", wording::list(&all)));
@@ -160,11 +155,11 @@ impl Lowering<'_, '_> {
     }
 
     pub(super) fn cmd(&mut self, instruction: &Instruction, command: &Command) -> Result<(), Diagnostic> {
-        let place = self.place(instruction.span());
+        let place = self.place(instruction.head.original.span());
         if let Some(earlier) = self.state.once.cmd.replace(place) {
-            self.planner.checks.repeated("CMD", earlier);
+            self.warn(Warning::multiple_instructions(&instruction.head, earlier));
         }
-        let words = self.command("CMD", instruction, command);
+        let words = self.command(instruction, command);
         self.state.note(format!("CMD {}", wording::quoted_list(&words)));
         let config = &mut self.state.config.config;
         config.cmd = Some(words).filter(|words| !words.is_empty());
@@ -178,11 +173,11 @@ impl Lowering<'_, '_> {
         instruction: &Instruction,
         command: &Command,
     ) -> Result<(), Diagnostic> {
-        let place = self.place(instruction.span());
+        let place = self.place(instruction.head.original.span());
         if let Some(earlier) = self.state.once.entrypoint.replace(place) {
-            self.planner.checks.repeated("ENTRYPOINT", earlier);
+            self.warn(Warning::multiple_instructions(&instruction.head, earlier));
         }
-        let words = self.command("ENTRYPOINT", instruction, command);
+        let words = self.command(instruction, command);
         self.state.note(format!("ENTRYPOINT {}", wording::quoted_list(&words)));
         let config = &mut self.state.config.config;
         config.entrypoint = Some(words).filter(|words| !words.is_empty());
@@ -193,13 +188,12 @@ impl Lowering<'_, '_> {
     }
 
     /// Gives the words of a CMD or ENTRYPOINT; the shell form gets the shell in force.
-    fn command(&mut self, name: &str, instruction: &Instruction, command: &Command) -> Vec<String> {
+    fn command(&mut self, instruction: &Instruction, command: &Command) -> Vec<String> {
         match command {
             Command::Exec(words) => words.iter().map(|word| word.as_str().to_owned()).collect(),
             Command::Shell(text) => {
                 if self.state.config.config.shell.as_ref().is_none_or(Vec::is_empty) {
-                    let place = self.place(instruction.span());
-                    self.planner.checks.shell_form(name, place);
+                    self.warn(Warning::json_args_recommended(&instruction.head));
                 }
                 let mut words = self.state.shell();
                 words.push(text.as_str().to_owned());
@@ -214,9 +208,9 @@ impl Lowering<'_, '_> {
         instruction: &Instruction,
         check: &Healthcheck,
     ) -> Result<(), Diagnostic> {
-        let place = self.place(instruction.span());
+        let place = self.place(instruction.head.original.span());
         if let Some(earlier) = self.state.once.healthcheck.replace(place) {
-            self.planner.checks.repeated("HEALTHCHECK", earlier);
+            self.warn(Warning::multiple_instructions(&instruction.head, earlier));
         }
         let check = match check {
             Healthcheck::None => {

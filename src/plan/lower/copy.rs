@@ -108,8 +108,7 @@ impl Lowering<'_, '_> {
                 }
                 Source::Heredoc(heredoc) => {
                     let body = self.planner.words.body(heredoc, &self.state.env)?;
-                    let place = self.place(instruction.span());
-                    self.planner.checks.undefined(&body, &self.state.declared, &self.state.env, place);
+                    self.check_undefined(&body, &instruction.head);
                     inline.push(CopySource::Inline { name: heredoc.name.clone(), content: body.text });
                 }
             }

@@ -9,13 +9,16 @@ mod copy;
 mod mounts;
 mod run;
 
+use super::checks;
 use super::env::Env;
 use super::op::{Op, Role};
 use super::planner::{Planner, Step};
 use super::state::StageState;
-use crate::dockerfile::ast::{Instruction, Kind};
+use crate::dockerfile::ast::{Head, Instruction, Kind};
 use crate::dockerfile::diagnostic::Diagnostic;
+use crate::dockerfile::lint::Warning;
 use crate::dockerfile::span::{Span, Text};
+use crate::dockerfile::word::Expanded;
 use petgraph::graph::NodeIndex;
 
 /// One stage while its instructions are turned into vertices.
@@ -65,11 +68,26 @@ impl Lowering<'_, '_> {
         self.trigger.unwrap_or(span)
     }
 
+    /// Notes what a check found.
+    fn warn(&mut self, warning: Warning) {
+        let warning = match self.trigger {
+            Some(from) => warning.at(from),
+            None => warning,
+        };
+        self.planner.checks.warn(warning);
+    }
+
+    /// Notes the variables that are not set.
+    fn check_undefined(&mut self, expanded: &Expanded, head: &Head) {
+        for warning in checks::undefined(expanded, &self.state.declared, &self.state.env, head) {
+            self.warn(warning);
+        }
+    }
+
     /// Expands a word in the environment so far.
     fn word(&mut self, text: &Text, instruction: &Instruction) -> Result<String, Diagnostic> {
         let expanded = self.planner.words.word(text, &self.state.env)?;
-        let place = self.place(instruction.span());
-        self.planner.checks.undefined(&expanded, &self.state.declared, &self.state.env, place);
+        self.check_undefined(&expanded, &instruction.head);
         Ok(expanded.text)
     }
 

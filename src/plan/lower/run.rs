@@ -97,17 +97,17 @@ impl Lowering<'_, '_> {
 
     /// Expands the values of the mounts.
     fn typed_mounts(&mut self, instruction: &Instruction, run: &Run) -> Result<Vec<Mount>, Diagnostic> {
-        let mut typed = Vec::new();
+        let (words, env) = (self.planner.words, self.state.env.clone());
+        let (mut typed, mut met) = (Vec::new(), Vec::new());
         for raw in &run.mounts {
-            let place = self.place(instruction.span());
-            let (words, checks) = (self.planner.words, &mut self.planner.checks);
-            let (env, declared) = (&self.state.env, &self.state.declared);
             typed.push(raw.expand(&mut |value| {
-                let expanded = words.lexer().word(value, env)?;
-                checks.undefined(&expanded, declared, env, place);
-                Ok(expanded.text)
+                let expanded = words.lexer().word(value, &env)?;
+                let text = expanded.text.clone();
+                met.push(expanded);
+                Ok(text)
             })?);
         }
+        met.iter().for_each(|expanded| self.check_undefined(expanded, &instruction.head));
         Ok(typed)
     }
 

@@ -43,7 +43,7 @@ fn empty_lists_are_null() {
 fn a_base_config_is_inherited_without_what_was_true_of_it_alone() {
     let plan = planned("FROM debian\nENV A=new B=2\nLABEL x=y\n");
     let config = &plan.config.config;
-    assert_eq!(config.env, ["A=new", &PATH.replace("PATH=", "PATH="), "B=2"]);
+    assert_eq!(config.env, ["A=new", PATH, "B=2"]);
     assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("www", "/srv"));
     assert_eq!((&config.cmd, &config.entrypoint), (&words(&["bash"]), &words(&["/init"])));
     assert_eq!(config.labels.len(), 2);
@@ -136,7 +136,7 @@ fn the_platform_of_the_image_is_that_of_the_base_unless_asked_for() {
         (plan.config.architecture.as_str(), plan.runs()[0].platform.architecture.as_str()),
         ("arm64", "arm64")
     );
-    assert_eq!(plan.warnings[0].rule, "InvalidBaseImagePlatform");
+    assert_eq!(plan.warnings[0].rule.name(), "InvalidBaseImagePlatform");
     let options = PlanOptions { platform: Some("linux/amd64".parse().unwrap()), ..options() };
     assert_eq!(planned_with("FROM arm\nRUN x\n", &options).config.architecture, "amd64");
 }

@@ -155,7 +155,7 @@ impl Plan {
             let _ = writeln!(out, "{line}");
         }
         for warning in &self.warnings {
-            let _ = writeln!(out, "{}: {}", warning.rule, warning.message);
+            let _ = writeln!(out, "{}: {}", warning.rule.name(), warning.message);
         }
         out
     }

@@ -5,7 +5,12 @@ use super::*;
 fn warnings(text: &str) -> Vec<String> {
     let index = crate::dockerfile::LineIndex::new(text.as_bytes());
     let line = |warning: &Warning| {
-        format!("{}: {}: {}", index.position(warning.span.start).line, warning.rule, warning.message)
+        format!(
+            "{}: {}: {}",
+            index.position(warning.spans[0].start).line,
+            warning.rule.name(),
+            warning.message
+        )
     };
     planned(text).warnings.iter().map(line).collect()
 }
@@ -77,6 +82,19 @@ fn each_check_has_a_case() {
     ] {
         assert_eq!(warnings(text), want, "{text}");
     }
+}
+
+#[test]
+fn unwanted_checks_are_not_heard() {
+    assert_eq!(warnings("# check=skip=UndefinedVar\nFROM busybox\nLABEL x=$NONE\n"), [""; 0]);
+    assert_eq!(warnings("FROM busybox\n# check=skip=UndefinedVar\nLABEL x=$NONE\n"), [""; 0]);
+    let text = "# check=skip=all\nFROM busybox\nLABEL x=$NONE\n";
+    let plan = planned_with(text, &with_args(&[("BUILDKIT_DOCKERFILE_CHECK", "error=true")]));
+    assert_eq!((plan.warnings.len(), plan.warnings_are_errors), (1, true));
+    assert!(
+        fails_with(text, &with_args(&[("BUILDKIT_DOCKERFILE_CHECK", "eror=true")]))
+            .contains("BUILDKIT_DOCKERFILE_CHECK")
+    );
 }
 
 #[test]
