@@ -190,7 +190,8 @@ impl Solver<'_> {
         if let Some(result) = self.look_up(vertex, &named.key) {
             return Ok((result, Outcome::Cached));
         }
-        let name = format!("step-{}", named.key);
+        // three hex digits: few files that need no cleaning up, and two steps at once almost never meet
+        let name = format!("step-{:.3}", named.key.to_string());
         let _lock = self.processes.wait_for(|| self.env.store.try_lock(&name, LockKind::Exclusive))?;
         if let Some(result) = self.look_up(vertex, &named.key) {
             return Ok((result, Outcome::Cached));
