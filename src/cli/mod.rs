@@ -6,9 +6,20 @@
 mod build;
 mod ctx;
 mod error;
+mod history;
+mod image_commands;
+mod images;
+mod import;
+mod inspect;
+mod load;
 mod output;
+mod rmi;
+mod save;
 mod signals;
 mod step_failure;
+mod table;
+mod tag;
+mod template;
 mod values;
 mod warnings;
 
@@ -39,6 +50,8 @@ struct Cli {
 enum Command {
     /// Build an image from a Dockerfile; the word may be left out
     Build(Box<build::BuildArgs>),
+    #[command(flatten)]
+    Image(image_commands::ImageCommand),
 }
 
 /// Runs the command line of this process.
@@ -58,6 +71,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
     match command {
         Command::Build(args) => build::run(&args, ctx),
+        Command::Image(command) => image_commands::run(&command, ctx),
     }
 }
 

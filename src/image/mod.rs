@@ -244,3 +244,6 @@ fn near(entries: &[Descriptor], text: &str) -> Option<String> {
     familiar.extend(names.iter().map(Reference::familiar_name));
     crate::dockerfile::suggest::nearest(text, familiar.iter().map(String::as_str)).map(str::to_owned)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! `rbuild rmi`: takes names and images away.
+
+use super::image_commands::open;
+use super::{CliError, CommandResult, Ctx};
+use crate::image::Removed;
+use std::process::ExitCode;
+
+/// Removes images by name or ID.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Names, IDs or beginnings of IDs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// Remove an image with several names, or one that a stopped container uses; a missing image is no error
+    #[arg(short, long)]
+    force: bool,
+    /// Accepted for docker's sake; layers stay until they are pruned anyway
+    #[arg(long)]
+    no_prune: bool,
+}
+
+/// Runs the command. Goes on after a failure and fails at the end.
+pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
+    let images = open(ctx)?;
+    let mut failed: Vec<CliError> = Vec::new();
+    for name in &args.images {
+        match images.remove(name, args.force, &|_| None) {
+            Ok(removed) => ctx.out.text(&removed.iter().map(line).collect::<String>())?,
+            Err(crate::image::ImageError::NotFound { .. }) if args.force => {}
+            Err(error) => failed.push(error.into()),
+        }
+    }
+    match failed.len() {
+        0 => Ok(ExitCode::SUCCESS),
+        1 => Err(failed.remove(0)),
+        _ => Err(CliError::new(failed.iter().map(|e| e.message.as_str()).collect::<Vec<_>>().join("\n"))),
+    }
+}
+
+fn line(removed: &Removed) -> String {
+    match removed {
+        Removed::Untagged(name) => format!("Untagged: {}\n", name.familiar()),
+        Removed::Deleted(id) => format!("Deleted: {id}\n"),
+    }
+}
