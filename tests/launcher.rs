@@ -711,3 +711,133 @@ fn streams_of_a_user_can_be_reopened() {
     assert_eq!(text, "again\n");
     assert_eq!(std::fs::metadata(bed.path("upper")).unwrap().uid(), 0);
 }
+
+/// The example program, executed as a whole: it launches sandboxes from a `main` of its own.
+fn example() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_BIN_EXE_rbuild")).parent()?.join("examples/sandbox");
+    if !built.exists() {
+        eprintln!("skipped: the example program is not built");
+        return None;
+    }
+    Some(built)
+}
+
+#[test]
+fn kill_9_leaves_neither_processes_nor_mounts() {
+    if !able() {
+        return;
+    }
+    let Some(example) = example() else { return };
+    let bed = Bed::new();
+    let mut main =
+        std::process::Command::new(example).arg(bed.path("base")).args(["sleep", "6161"]).spawn().unwrap();
+    let begin = Instant::now();
+    while processes_with("6161") < 2 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "the sandbox did not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    main.kill().unwrap();
+    main.wait().unwrap();
+    let begin = Instant::now();
+    while processes_with("6161") > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(5), "processes were left");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(bed.dir.path().to_str().unwrap()));
+}
+
+/// A user with a range of further ids: an existing one, else `None`.
+fn user_with_ids() -> Option<(String, u32, u32)> {
+    let subuid = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    subuid.lines().filter_map(|line| line.split(':').next()).find_map(|name| {
+        let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2).map_while(|f| f.parse().ok());
+        Some((name.to_owned(), fields.next()?, fields.next()?))
+    })
+}
+
+fn give_to(path: &Path, uid: u32, gid: u32) {
+    std::os::unix::fs::lchown(path, Some(uid), Some(gid)).unwrap();
+    if path.symlink_metadata().unwrap().is_dir() {
+        for entry in std::fs::read_dir(path).unwrap().flatten() {
+            give_to(&entry.path(), uid, gid);
+        }
+    }
+}
+
+fn as_user(bed: &Bed, uid: u32, gid: u32, args: &[&str]) -> Option<std::process::Output> {
+    use std::os::unix::process::CommandExt;
+    let copy = bed.path("program");
+    std::fs::copy(example()?, &copy).unwrap();
+    give_to(bed.dir.path(), uid, gid);
+    let mut command = std::process::Command::new(copy);
+    command.uid(uid).gid(gid).arg("--state").arg(bed.path("base")).args(args);
+    Some(command.output().unwrap())
+}
+
+#[test]
+fn an_ordinary_user_is_root_inside() {
+    if !able() {
+        return;
+    }
+    let Some((_, uid, gid)) = user_with_ids() else {
+        eprintln!("skipped: no user has a range in /etc/subuid");
+        return;
+    };
+    let bed = Bed::new();
+    let script = "id -u; touch /f && busybox chown 4242:7 /f && stat -c '%u %g' /f; ls /dev/null /dev/pts; echo x >/dev/null; \
+                  cat /proc/sys/kernel/hostname >/dev/null; grep -c . /proc/self/mountinfo >/dev/null; exit 3";
+    let Some(out) = as_user(&bed, uid, gid, &["sh", "-c", script]) else { return };
+    let (text, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains(&format!("real_uid: {uid}")), "{text} {errors}");
+    assert!(text.contains("0\n4242 7\n/dev/null\n"), "{text} {errors}");
+    assert_eq!(out.status.code(), Some(3), "{text} {errors}");
+}
+
+#[test]
+fn without_ranges_one_id_is_mapped() {
+    if !able() {
+        return;
+    }
+    let bed = Bed::new();
+    // Nobody has this number.
+    let script = "id -u; touch /f; busybox chown 5 /f 2>/dev/null || echo refused";
+    let Some(out) = as_user(&bed, 54321, 54321, &["sh", "-c", script]) else { return };
+    let (text, errors) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains("mapped_ids: 1"), "{text} {errors}");
+    assert!(text.ends_with("0\nrefused\n"), "{text} {errors}");
+}
+
+#[test]
+fn a_rootless_run_ends_with_its_waiter_and_passes_signals_on() {
+    use std::os::unix::process::{CommandExt, ExitStatusExt};
+    if !able() {
+        return;
+    }
+    let Some(example) = example() else { return };
+    for (signal, argument) in [(9, "7171"), (15, "7272")] {
+        let bed = Bed::new();
+        let copy = bed.path("program");
+        std::fs::copy(&example, &copy).unwrap();
+        give_to(bed.dir.path(), 54321, 54321);
+        let mut command = std::process::Command::new(copy);
+        command.uid(54321).gid(54321).arg(bed.path("base")).args(["sleep", argument]);
+        let mut main = command.spawn().unwrap();
+        let begin = Instant::now();
+        // The waiter, the program inside and the sandboxed process.
+        while processes_with(argument) < 3 {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the sandbox did not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let pid = nix::unistd::Pid::from_raw(main.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::try_from(signal).unwrap()).unwrap();
+        assert_eq!(main.wait().unwrap().signal(), Some(signal));
+        let begin = Instant::now();
+        while processes_with(argument) > 0 {
+            assert!(begin.elapsed() < Duration::from_secs(5), "processes were left");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

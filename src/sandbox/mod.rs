@@ -21,9 +21,11 @@ mod launcher;
 mod loopback;
 mod message;
 mod mounts;
+mod probe;
 mod program;
 pub mod pty;
 mod rootfs;
+pub mod rootless;
 mod seccomp;
 mod socket;
 mod spec;
@@ -37,6 +39,7 @@ pub use capability::CapSet;
 pub use error::{SandboxError, SetupError};
 pub use exit::{Exit, Status};
 pub use launcher::{Launcher, Running, Stdio};
+pub use probe::{Feature, probe};
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
     RlimitKind, Rootfs, SandboxSpec, Source,
