@@ -106,16 +106,16 @@ impl Flags {
 
 impl Flag {
     fn check_value(&self, takes: Takes) -> Result<(), Diagnostic> {
-        let missing = || {
+        let missing = |form: &str| {
             let message = format!("missing a value on flag: {}", self.name);
             Err(Diagnostic::new("rbuild::missing_value", message)
                 .at(self.span)
-                .help(format!("write {}=VALUE, without blanks around the equals sign", self.name)))
+                .help(format!("write {}{form}, without blanks around the equals sign", self.name)))
         };
         match (takes, &self.value) {
             (Takes::Bool, None) => Ok(()),
-            (Takes::Value | Takes::Values, None) => missing(),
-            (Takes::Bool, Some(value)) if value.is_empty() => missing(),
+            (Takes::Value | Takes::Values, None) => missing("=VALUE"),
+            (Takes::Bool, Some(value)) if value.is_empty() => missing("=true"),
             (Takes::Bool, Some(value))
                 if !matches!(&*value.as_str().to_ascii_lowercase(), "true" | "false") =>
             {

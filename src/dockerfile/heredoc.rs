@@ -80,13 +80,14 @@ fn unterminated(heredoc: &Heredoc, source: &str, at: usize) -> Diagnostic {
         Some((here, line))
     });
     match near.into_iter().find(|(_, line)| line.trim() == heredoc.name) {
-        Some((start, line)) => error
-            .label(Span::new(start, start + line.len()), "white space keeps this line from ending it")
-            .help(if heredoc.chomp {
-                help
-            } else {
-                format!("{help}, or open it with `<<-` to allow tabs before it")
-            }),
+        Some((start, line)) => {
+            let error = error
+                .label(Span::new(start, start + line.len()), "white space keeps this line from ending it");
+            match !heredoc.chomp && line.starts_with('\t') {
+                true => error.help(format!("{help}, or open it with `<<-` to allow tabs before it")),
+                false => error,
+            }
+        }
         None => error,
     }
 }

@@ -131,7 +131,9 @@ impl Draft {
         match nearest(&self.name, KEYWORDS) {
             Some(near) if lower => error.help(format!("did you mean {}?", near.to_ascii_lowercase())),
             Some(near) => error.help(format!("did you mean {near}?")),
-            None if self.name.contains("<<") || self.name.is_empty() => error,
+            None if self.name.is_empty() => {
+                error.help("remove the escape character; nothing is left to continue")
+            }
             None => {
                 error.help("if this line belongs to the one above, end that one with the escape character")
             }

@@ -275,7 +275,10 @@ impl Options {
 
     fn set(&mut self, field: &Text, key: &str, written: &Text, value: String) -> Result<(), Diagnostic> {
         let place = written.span();
-        let invalid = |value: &str| bad_value(place, format!("invalid value for {key}: {value}"));
+        let invalid = |value: &str| {
+            bad_value(place, format!("invalid value for {key}: {value}"))
+                .help(format!("write {key}=true or {key}=false"))
+        };
         let number = |value: &str, radix, help| {
             number(value, radix)
                 .map(|number| (number, place))
@@ -394,17 +397,20 @@ impl Options {
         if matches!(self.kind, Type::Bind | Type::Tmpfs) {
             let owners = [("mode", self.mode), ("uid", self.uid), ("gid", self.gid)];
             if let Some((key, Some((_, place)))) = owners.into_iter().find(|(_, value)| value.is_some()) {
-                return error(place, format!("{key} not allowed for {name:?} type mounts"));
+                return error(place, format!("{key} not allowed for {name:?} type mounts"))
+                    .map_err(|error| error.help(format!("only cache, secret and ssh mounts take `{key}`")));
             }
         }
         if self.kind == Type::Secret {
             self.check_secret(whole)?;
         }
         if let Some((_, place)) = self.sharing.filter(|_| self.kind != Type::Cache) {
-            return error(place, format!("invalid cache sharing set for {name} mount"));
+            return error(place, format!("invalid cache sharing set for {name} mount"))
+                .map_err(|error| error.help("`sharing` belongs to type=cache"));
         }
         if self.kind == Type::Ssh && !self.source.is_empty() {
-            return error(whole.span(), "ssh does not support source".into());
+            return error(whole.span(), "ssh does not support source".into())
+                .map_err(|error| error.help("the agent or key is given with --ssh; name it with id=name"));
         }
         Ok(())
     }
@@ -528,6 +534,7 @@ pub(super) fn device(value: &Text) -> Result<Device, Diagnostic> {
             }
             (key, Some(_)) => {
                 return Err(bad_value(field.span(), format!("unexpected key '{key}' in '{field}'"))
+                    .help("write --device=NAME or --device=NAME,required")
                     .did_you_mean(key, ["name", "required"]));
             }
         }
