@@ -19,6 +19,7 @@ pub mod plan;
 pub mod platform;
 pub mod progress;
 pub mod reference;
+pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;
 pub mod solve;

@@ -1,0 +1,158 @@
+//! From the mounts that are asked for, and those of the image, to what the sandbox mounts: directories are made, volumes
+//! found and filled.
+//!
+//! A named volume is `volumes/<name>/_data` of the store. A new one is filled aside and gets its place by rename, so that
+//! a kill leaves it whole or not there.
+
+use super::RunError;
+use super::seed::seed;
+use super::volume::{TmpfsOptions, VolumeName, VolumeRequest, VolumeSource};
+use crate::sandbox::{MountKind, MountSpec, Source};
+use crate::snapshot::Snapshot;
+use crate::store::{LockKind, Store, TempDir};
+use crate::sys::fsutil;
+use crate::tree::TreePath;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// The mounts of one container, and the volumes that go with it.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    pub(super) specs: Vec<MountSpec>,
+    /// Anonymous volumes, numbered.
+    anonymous: Option<TempDir>,
+}
+
+/// Where volumes come from and what they start with.
+struct Maker<'a> {
+    store: &'a Store,
+    image: &'a Snapshot,
+    made: Mounts,
+}
+
+impl Mounts {
+    /// Prepares what the command line asks for, and an anonymous volume for each of the image's own that it does not
+    /// cover.
+    pub(super) fn prepare(
+        requests: &[VolumeRequest],
+        of_image: &[Vec<u8>],
+        image: &Snapshot,
+        store: &Store,
+    ) -> Result<Self, RunError> {
+        let mut all = requests.to_vec();
+        for path in of_image {
+            let clean = TreePath::clean(path);
+            let target = [b"/", clean.as_bytes()].concat();
+            // an image may hold anything; its root is a volume to nobody
+            if !clean.is_root() && !path.contains(&0) && all.iter().all(|r| r.target != target) {
+                all.push(VolumeRequest {
+                    target,
+                    source: VolumeSource::Anonymous { seed: true },
+                    readonly: false,
+                });
+            }
+        }
+        let mut maker = Maker { store, image, made: Self::default() };
+        for (n, request) in all.iter().enumerate() {
+            if all[..n].iter().any(|before| before.target == request.target) {
+                return Err(RunError::mount(&request.target, "duplicate mount point"));
+            }
+            let kind = maker.kind(request)?;
+            maker.made.specs.push(MountSpec {
+                target: request.target.clone(),
+                kind,
+                readonly: request.readonly,
+            });
+        }
+        Ok(maker.made)
+    }
+}
+
+impl Maker<'_> {
+    fn kind(&mut self, request: &VolumeRequest) -> Result<MountKind, RunError> {
+        let target = &request.target;
+        Ok(match &request.source {
+            VolumeSource::Host { path, create } => {
+                host_dir(path, *create).map_err(|why| RunError::mount(target, why))?;
+                MountKind::Bind(Source::Host(path.clone()))
+            }
+            VolumeSource::Named { name, seed } => {
+                let data = self.named(name, *seed, target)?;
+                MountKind::Bind(Source::InDir { root: data, path: Vec::new() })
+            }
+            VolumeSource::Anonymous { seed } => {
+                let data = self.anonymous(*seed, target)?;
+                MountKind::Bind(Source::InDir { root: data, path: Vec::new() })
+            }
+            VolumeSource::Tmpfs(options) => tmpfs(options),
+        })
+    }
+
+    fn anonymous(&mut self, fill: bool, target: &[u8]) -> Result<PathBuf, RunError> {
+        if self.made.anonymous.is_none() {
+            self.made.anonymous = Some(self.store.temp_dir("volumes")?);
+        }
+        let dir = self.made.anonymous.as_ref().map(TempDir::path).unwrap_or(Path::new(""));
+        let dir = dir.join(self.made.specs.len().to_string());
+        self.new_dir(&dir, fill, target)?;
+        Ok(dir)
+    }
+
+    /// Makes a directory for a volume and fills it.
+    fn new_dir(&self, dir: &Path, fill: bool, target: &[u8]) -> Result<(), RunError> {
+        let work = || {
+            std::fs::DirBuilder::new().mode(0o755).create(dir)?;
+            if fill { seed(&self.image.view(), target, dir) } else { Ok(()) }
+        };
+        work().map_err(|e: io::Error| {
+            RunError::mount(target, format!("cannot fill the volume from the image: {e}"))
+        })
+    }
+
+    fn named(&self, name: &VolumeName, fill: bool, target: &[u8]) -> Result<PathBuf, RunError> {
+        let dir = self.store.root().join("volumes").join(name.as_str());
+        let data = dir.join("_data");
+        // two containers that start at once fill a volume once
+        let _lock = self.store.lock(&format!("volume-{}", name.as_str()), LockKind::Exclusive)?;
+        let fail = |e: io::Error| RunError::mount(target, format!("volume {}: {e}", name.as_str()));
+        let present = match fsutil::open_dir(&data) {
+            Ok(open) => Some(open),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(fail(e)),
+        };
+        use std::os::fd::AsFd;
+        match present {
+            Some(open) if !fill || !fsutil::names(open.as_fd()).map_err(fail)?.is_empty() => {}
+            // perhaps another container has it mounted, so the directory itself must stay
+            Some(_) => seed(&self.image.view(), target, &data).map_err(fail)?,
+            None => {
+                let staged = self.store.temp_dir("volume")?;
+                self.new_dir(&staged.path().join("_data"), fill, target)?;
+                match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(fail(e)),
+                    _ => std::fs::rename(staged.path().join("_data"), &data).map_err(fail)?,
+                }
+            }
+        }
+        Ok(data)
+    }
+}
+
+/// Makes a missing directory of the host, as docker does for `-v`.
+fn host_dir(path: &Path, create: bool) -> Result<(), String> {
+    let shown = path.display();
+    match path.metadata() {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && create => std::fs::create_dir_all(path)
+            .map_err(|e| format!("cannot make the directory {shown} of the host: {e}")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(format!("bind source path does not exist: {shown}"))
+        }
+        Err(e) => Err(format!("cannot look at {shown}: {e}")),
+    }
+}
+
+fn tmpfs(options: &TmpfsOptions) -> MountKind {
+    MountKind::Tmpfs { size: options.size, mode: options.mode }
+}
