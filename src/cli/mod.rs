@@ -10,10 +10,12 @@ mod history;
 mod image_commands;
 mod images;
 mod import;
+mod info;
 mod inspect;
 mod load;
 mod output;
 mod rmi;
+mod run;
 mod save;
 mod signals;
 mod step_failure;
@@ -50,6 +52,12 @@ struct Cli {
 enum Command {
     /// Build an image from a Dockerfile; the word may be left out
     Build(Box<build::BuildArgs>),
+    /// Run a command in a new container
+    Run(Box<run::RunArgs>),
+    /// Show what works on this machine, and what is missing
+    Info(info::InfoArgs),
+    /// Show the version
+    Version(info::VersionArgs),
     #[command(flatten)]
     Image(image_commands::ImageCommand),
 }
@@ -58,12 +66,14 @@ enum Command {
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(internal_error));
     let args = with_build(std::env::args_os().collect());
+    let failure = failure_code(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, failure),
     };
     match Ctx::new(cli.root).and_then(|ctx| dispatch(cli.command, &ctx)) {
         Ok(code) => code,
+        Err(error) if error.code == 1 => error.code(failure).report(),
         Err(error) => error.report(),
     }
 }
@@ -71,6 +81,9 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
     match command {
         Command::Build(args) => build::run(&args, ctx),
+        Command::Run(args) => run::run(&args, ctx),
+        Command::Info(args) => info::run(&args, ctx),
+        Command::Version(args) => info::version(&args, ctx),
         Command::Image(command) => image_commands::run(&command, ctx),
     }
 }
@@ -90,25 +103,36 @@ fn internal_error(info: &std::panic::PanicHookInfo<'_>) {
 }
 
 /// Prints help, version or what is wrong with the command line.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, failure: u8) -> ExitCode {
     // a closed pipe is no reason to panic
     let _ = error.print();
-    if error.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS }
+    if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS }
 }
 
-/// Puts `build` before the arguments of a command line that names no command.
-fn with_build(mut args: Vec<OsString>) -> Vec<OsString> {
+/// Gives the exit code of a failure that has none of its own: `run` keeps 1 for the program in the container.
+fn failure_code(args: &[OsString]) -> u8 {
+    if args.get(command_at(args)).is_some_and(|word| word == "run") { run::ENGINE_ERROR } else { 1 }
+}
+
+/// Finds the first word that is not about the whole program.
+fn command_at(args: &[OsString]) -> usize {
     let mut at = 1;
     while let Some(word) = args.get(at).and_then(|a| a.to_str()) {
         match word {
             "--root" => at += 2,
             _ if word.starts_with("--root=") => at += 1,
-            "-h" | "--help" | "-V" | "--version" => return args,
             _ => break,
         }
     }
-    let names_command = args.get(at).and_then(|a| a.to_str()).is_some_and(is_command);
-    if at < args.len() && !names_command {
+    at
+}
+
+/// Puts `build` before the arguments of a command line that names no command.
+fn with_build(mut args: Vec<OsString>) -> Vec<OsString> {
+    let at = command_at(&args);
+    let word = args.get(at).and_then(|a| a.to_str());
+    let about_all = matches!(word, Some("-h" | "--help" | "-V" | "--version"));
+    if at < args.len() && !about_all && !word.is_some_and(is_command) {
         args.insert(at, "build".into());
     }
     args
