@@ -9,7 +9,7 @@ use super::options::PlanOptions;
 use super::output::{Outline, Plan, PlannedHistory};
 use super::scope;
 use super::stages::{Parent, Source, Stages, references};
-use super::state::StageState;
+use super::state::{StageState, platform_of};
 use super::words::Words;
 use crate::dockerfile;
 use crate::dockerfile::ast::{Dockerfile, Instruction};
@@ -17,7 +17,7 @@ use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::span::{LineIndex, Span};
 use crate::platform::Platform;
 use petgraph::graph::NodeIndex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 /// Stages that need each other through triggers of base images are planned within each other; so deep at most.
@@ -32,6 +32,8 @@ pub(super) struct Planner<'a> {
     pub(super) globals: Env,
     /// `--build-arg` with values.
     pub(super) given: BTreeMap<String, String>,
+    /// Names of arguments that an ARG asked for.
+    pub(super) asked: BTreeSet<String>,
     pub(super) proxies: Vec<(String, String)>,
     pub(super) graph: GraphBuilder,
     pub(super) checks: Checks,
@@ -80,6 +82,7 @@ impl<'a> Planner<'a> {
             stages,
             globals,
             given,
+            asked: BTreeSet::new(),
             proxies,
             graph,
             checks,
@@ -109,6 +112,7 @@ impl<'a> Planner<'a> {
         if let Some(platform) = &self.options.platform {
             set_platform(&mut state, platform);
         }
+        normalise_platform(&mut state);
         let (mut layers, mut history) = self.chain(&state);
         let (graph, moved) = self.graph.finish(state.vertex);
         layers.iter_mut().for_each(|vertex| *vertex = moved[vertex]);
@@ -126,7 +130,7 @@ impl<'a> Planner<'a> {
             epoch: self.epoch,
             warnings,
             warnings_are_errors,
-            unused_build_args: scope::unused(file, &self.given),
+            unused_build_args: scope::unused(file, &self.given, &self.asked),
             outline: self.outline,
             graph,
             history,
@@ -288,4 +292,10 @@ fn set_platform(state: &mut StageState, platform: &Platform) {
     if platform.variant.is_some() || !same {
         config.variant.clone_from(&platform.variant);
     }
+}
+
+/// Writes the platform of the config in the spelling that images use.
+fn normalise_platform(state: &mut StageState) {
+    let Platform { os, architecture, variant } = platform_of(&state.config);
+    (state.config.os, state.config.architecture, state.config.variant) = (os, architecture, variant);
 }

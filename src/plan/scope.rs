@@ -7,7 +7,7 @@ use super::words::Words;
 use crate::dockerfile::ast::{ArgVar, Dockerfile, Instruction, Kind};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::platform::Platform;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Arguments that never become variables of a step.
 const NOT_IN_ENV: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
@@ -125,8 +125,12 @@ pub(super) fn epoch(given: &BTreeMap<String, String>, globals: &Env) -> Result<O
     })
 }
 
-/// Finds the `--build-arg` names that nothing in the file asks for.
-pub(super) fn unused(file: &Dockerfile, given: &BTreeMap<String, String>) -> Vec<String> {
+/// Finds the `--build-arg` names that neither an ARG of the file nor one that was planned (`planned`) asks for.
+pub(super) fn unused(
+    file: &Dockerfile,
+    given: &BTreeMap<String, String>,
+    planned: &BTreeSet<String>,
+) -> Vec<String> {
     let predefined = |name: &str| {
         PREDEFINED.contains(&name)
             || name.starts_with("BUILDKIT_")
@@ -134,7 +138,11 @@ pub(super) fn unused(file: &Dockerfile, given: &BTreeMap<String, String>) -> Vec
     };
     let staged = || file.stages.iter().flat_map(|stage| &stage.instructions);
     let asked = |name: &str| file.global_args.iter().chain(staged()).any(|at| asks_for(at, name));
-    given.keys().filter(|name| !predefined(name) && !asked(name)).cloned().collect()
+    given
+        .keys()
+        .filter(|name| !planned.contains(*name) && !predefined(name) && !asked(name))
+        .cloned()
+        .collect()
 }
 
 /// Says whether an instruction, or the trigger that it stores, may be an ARG of that name.

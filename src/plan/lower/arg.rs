@@ -18,6 +18,7 @@ impl Lowering<'_, '_> {
                 self.warn(warning);
             }
             let given = self.planner.given.get(&name).cloned();
+            self.planner.asked.insert(name.clone());
             let inherited = given.is_none() && var.default.is_none();
             let value = match (given, &var.default) {
                 (Some(given), _) => Some(given),

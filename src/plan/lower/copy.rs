@@ -1,6 +1,7 @@
 //! COPY and ADD.
 
 use super::Lowering;
+use crate::digest::Digest;
 use crate::dockerfile::ast::{Add, Copy, Instruction, Source};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::span::Text;
@@ -60,8 +61,9 @@ impl Lowering<'_, '_> {
     pub(super) fn add(&mut self, instruction: &Instruction, add: &Add) -> Result<(), Diagnostic> {
         let words = self.words(instruction, &add.sources, &add.dest, [&add.chown, &add.chmod], true)?;
         let checksum = self.optional(add.checksum.as_ref(), instruction)?;
-        if let Some(text) = add.checksum.as_ref().filter(|_| checksum.is_some()) {
-            check_checksum(&words.sources, text)?;
+        if let Some((checksum, text)) = checksum.as_deref().zip(add.checksum.as_ref()) {
+            check_checksum(&words.sources, checksum)
+                .map_err(|why| Diagnostic::new("rbuild::checksum", why).at(text.span()))?;
         }
         let created_by = history("ADD", false, &words);
         let local = words.sources.iter().any(|source| matches!(source, CopySource::Path(_)));
@@ -137,13 +139,16 @@ fn copy_source(path: String, text: &Text, is_add: bool) -> Result<CopySource, Di
     })
 }
 
-fn check_checksum(sources: &[CopySource], checksum: &Text) -> Result<(), Diagnostic> {
-    let why = match sources {
-        [CopySource::Url(_) | CopySource::Git(_)] => return Ok(()),
-        [_] => "--checksum needs an http, https or git source",
-        _ => "--checksum can be used with one source only",
-    };
-    Err(Diagnostic::new("rbuild::checksum", why).at(checksum.span()))
+/// Says why a checksum cannot be used.
+fn check_checksum(sources: &[CopySource], checksum: &str) -> Result<(), String> {
+    match sources {
+        [CopySource::Url(_)] => {
+            checksum.parse::<Digest>().map(drop).map_err(|error| format!("invalid --checksum: {error}"))
+        }
+        [CopySource::Git(_)] => Ok(()),
+        [_] => Err("--checksum needs an http, https or git source".to_owned()),
+        _ => Err("--checksum can be used with one source only".to_owned()),
+    }
 }
 
 fn plain(texts: &[Text]) -> Vec<String> {

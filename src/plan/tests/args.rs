@@ -111,6 +111,8 @@ fn build_args_that_nobody_asks_for_are_named() {
     ]);
     let text = "FROM busybox AS a\nARG IN_OTHER_STAGE\nONBUILD ARG IN_TRIGGER=1\nFROM busybox\n";
     assert_eq!(planned_with(text, &options).unused_build_args, ["TYPO"]);
+    let text = "FROM debian AS tools\nFROM triggers\n";
+    assert_eq!(planned_with(text, &with_args(&[("V", "1"), ("W", "1")])).unused_build_args, ["W"]);
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn copies() {
     insta::assert_snapshot!(fails("FROM busybox\nARG M=99999\nCOPY --chmod=$M a /y\n"));
     insta::assert_snapshot!(fails("FROM busybox\nADD --checksum=sha256:00 a /y\n"));
     insta::assert_snapshot!(fails("FROM busybox\nADD --checksum=sha256:00 https://h/a https://h/b /y/\n"));
+    insta::assert_snapshot!(fails("FROM busybox\nADD --checksum=sha256:00 https://h/a /y/\n"));
     insta::assert_snapshot!(fails("FROM busybox\nCOPY <<E /y\nfirst\n${V:?set V}\nE\n"));
 }
 

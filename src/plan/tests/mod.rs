@@ -6,6 +6,7 @@ mod copy;
 mod errors;
 mod graphs;
 mod onbuild;
+mod random;
 mod run;
 mod stages;
 mod warnings;
