@@ -197,14 +197,7 @@ impl Images {
 
     /// Says when results were first made.
     fn made_at(&self, results: &[ResultId]) -> Result<HashMap<ResultId, i64>, ImageError> {
-        let mut made = HashMap::new();
-        if results.is_empty() {
-            return Ok(made);
-        }
-        for info in self.snapshots.list()? {
-            made.insert(info.id, info.created);
-        }
-        Ok(made)
+        results.iter().map(|id| Ok((*id, self.snapshots.info(id)?.created))).collect()
     }
 }
 

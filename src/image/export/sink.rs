@@ -48,6 +48,9 @@ impl<W: Write> TarSink<W> {
         header.set_path(name).map_err(ImageError::write("the archive"))?;
         header.set_size(size);
         header.set_mode(if dir { 0o755 } else { 0o644 });
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_entry_type(if dir { tar::EntryType::Directory } else { tar::EntryType::Regular });
         if size >= 8 << 30 {
             // Too long for octal digits: the binary form that GNU and all readers of images know.
