@@ -157,9 +157,10 @@ fn by_options(
     fs.mount(attributes)
 }
 
-/// Features that would make the upper directory more than a plain diff.
+/// Features that would make the upper directory more than a plain diff. `redirect_dir=off` would still follow redirects
+/// that a layer brings along, which user namespaces refuse.
 const OFF: &[(&str, &str)] =
-    &[("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"), ("xino", "off")];
+    &[("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow"), ("xino", "off")];
 
 /// Gives a path that the option parser takes as it is: long ones and those with special characters go by descriptor.
 fn option_path(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
@@ -199,7 +200,7 @@ fn by_short_names(
             options.push_str(",volatile");
         }
     }
-    options.push_str(",index=off,redirect_dir=off");
+    options.push_str(",index=off,redirect_dir=nofollow");
     if host.in_userns {
         options.push_str(",userxattr");
     }
