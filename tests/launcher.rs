@@ -1,5 +1,7 @@
 //! Sandboxes on the real kernel: a small busybox root, one process each, and what it can and cannot see.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may")]
+
 use rbuild::sandbox::{
     CapSet, Exit, Launcher, Limits, MountKind, MountSpec, Network, ProcessSpec, Rlimit, RlimitKind, Rootfs,
     SandboxSpec, Source, Status, Stdio,
