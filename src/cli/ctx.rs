@@ -2,9 +2,13 @@
 
 use super::{CliError, Output};
 use crate::image::Images;
+use crate::sandbox::{self, rootless};
 use crate::snapshot::{SnapshotMode, Snapshots};
 use crate::store::Store;
 use std::path::PathBuf;
+
+/// Remembers in the store which way to make writable trees works here, so that not every command has to try.
+const MODE_FILE: &str = "snapshotter";
 
 /// What every command may need.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ impl Ctx {
         let root = match root {
             Some(root) => std::path::absolute(&root)
                 .map_err(|e| CliError::new(format!("--root {}: {e}", root.display())))?,
-            None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/rbuild"),
+            None if rootless::state().is_none() => PathBuf::from("/var/lib/rbuild"),
             None => data_home()?.join("rbuild"),
         };
         Ok(Self { root, out: Output })
@@ -47,8 +51,28 @@ impl Ctx {
                 return Err(CliError::new(format!("RBUILD_SNAPSHOTTER={other}: expected overlay or copy")));
             }
         }
-        let _ = store;
-        Ok(overlay)
+        Ok(if self.overlay_works(store)? { overlay } else { SnapshotMode::Copy })
+    }
+
+    /// Asks what an earlier command found on this kernel, or tries it.
+    fn overlay_works(&self, store: &Store) -> Result<bool, CliError> {
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let found = store.read(MODE_FILE, 4096)?.and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some((word, on)) = found.as_deref().and_then(|text| text.split_once(' '))
+            && on == kernel
+        {
+            return Ok(word == "overlay");
+        }
+        let tried = sandbox::try_overlay(store.temp_dir("overlay")?.path());
+        if let Err(why) = &tried {
+            super::talk(&format!(
+                "warning: overlayfs does not work in {} ({why}); files are copied instead, which is slower\n",
+                self.root.display()
+            ));
+        }
+        let word = if tried.is_ok() { "overlay" } else { "copy" };
+        store.write_atomic(MODE_FILE, format!("{word} {kernel}").as_bytes(), false)?;
+        Ok(tried.is_ok())
     }
 }
 

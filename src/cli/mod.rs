@@ -71,6 +71,16 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error, failure),
     };
+    // files of images belong to many users, and an ordinary user has those only inside a user namespace, which can
+    // only be entered while there is one thread
+    match crate::sandbox::rootless::enter() {
+        Ok(state) => {
+            if let Some(advice) = state.and_then(|s| s.advice()) {
+                talk(&format!("warning: {advice}\n"));
+            }
+        }
+        Err(error) => return CliError::from_error(&error).code(failure).report(),
+    }
     match Ctx::new(cli.root).and_then(|ctx| dispatch(cli.command, &ctx)) {
         Ok(code) => code,
         Err(error) if error.code == 1 => error.code(failure).report(),

@@ -39,7 +39,7 @@ pub use capability::CapSet;
 pub use error::{SandboxError, SetupError};
 pub use exit::{Exit, Status};
 pub use launcher::{Launcher, Running, Stdio};
-pub use probe::{Feature, probe};
+pub use probe::{Feature, probe, try_overlay};
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
     RlimitKind, Rootfs, SandboxSpec, Source,

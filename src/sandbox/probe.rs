@@ -8,6 +8,7 @@ use crate::sys::process::{self, CloneFlags, Cloned};
 use rustix::process::{Resource, WaitId, WaitIdOptions, getrlimit, waitid};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// One thing that rbuild can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,22 +88,8 @@ fn overlay() -> Feature {
     let result = in_clone(flags(), || {
         let tmpfs = NewFs::open("tmpfs")?.mount(crate::sys::mount::INERT)?;
         crate::sys::mount::attach(&tmpfs, super::staging::find_place()?)?;
-        for dir in ["l", "u", "w"] {
-            rustix::fs::mkdirat(&tmpfs, dir, rustix::fs::Mode::RWXU)?;
-        }
         use std::os::fd::AsRawFd;
-        let path =
-            |name: &str| std::path::PathBuf::from(format!("/proc/self/fd/{}/{name}", tmpfs.as_raw_fd()));
-        let fs = NewFs::open("overlay")?;
-        if fs.set("lowerdir+", path("l").as_path()).is_err() {
-            fs.set("lowerdir", path("l").as_path())?;
-        }
-        fs.set("upperdir", path("u").as_path())?;
-        fs.set("workdir", path("w").as_path())?;
-        if in_user_namespace() {
-            fs.flag("userxattr")?;
-        }
-        fs.mount(crate::sys::mount::INERT).map(drop)
+        mount_overlay(Path::new(&format!("/proc/self/fd/{}", tmpfs.as_raw_fd())))
     });
     feature(
         "overlayfs",
@@ -115,6 +102,28 @@ fn overlay() -> Feature {
             )
         }),
     )
+}
+
+/// Tries a real overlay mount in an empty directory, as snapshots need it there: it depends on the file system, which
+/// may be an overlay itself. The process must have one thread; nothing is left but three directories.
+pub fn try_overlay(dir: &Path) -> io::Result<()> {
+    in_clone(flags(), || mount_overlay(dir))
+}
+
+fn mount_overlay(dir: &Path) -> io::Result<()> {
+    for name in ["l", "u", "w"] {
+        rustix::fs::mkdir(dir.join(name), rustix::fs::Mode::RWXU)?;
+    }
+    let fs = NewFs::open("overlay")?;
+    if fs.set("lowerdir+", dir.join("l").as_path()).is_err() {
+        fs.set("lowerdir", dir.join("l").as_path())?;
+    }
+    fs.set("upperdir", dir.join("u").as_path())?;
+    fs.set("workdir", dir.join("w").as_path())?;
+    if in_user_namespace() {
+        fs.flag("userxattr")?;
+    }
+    fs.mount(crate::sys::mount::INERT).map(drop)
 }
 
 fn mount_api() -> Feature {
