@@ -177,7 +177,7 @@ fn draw_mark(
     if from > WIDTH || (from >= length && number != first) {
         return;
     }
-    let pad: String = line.chars().take(from).flat_map(|c| blanks(c)).collect();
+    let pad: String = line.chars().take(from).flat_map(blanks).collect();
     let marked: usize = line.chars().skip(from).take(to - from).map(|c| blanks(c).count()).sum();
     let text = if number == first && !label.text.is_empty() {
         format!(" {}", visible(&label.text))

@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn finds_markers() {
-        let cases: &[(&str, &[(&str, u64, bool, bool)])] = &[
+        type Found = (&'static str, u64, bool, bool);
+        let cases: &[(&str, &[Found])] = &[
             ("RUN <<EOF", &[("EOF", 0, true, false)]),
             ("RUN <<-EOF cat", &[("EOF", 0, true, true)]),
             ("RUN 3<<EOF", &[("EOF", 3, true, false)]),

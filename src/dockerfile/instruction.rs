@@ -188,12 +188,12 @@ impl Draft {
             (Some(_), Some(keyword), Some(written), None) if keyword.as_str().eq_ignore_ascii_case("as") => {
                 Some(alias(keyword, written)?)
             }
-            (_, second, third, _) => return Err(self.from_arguments(second.as_ref(), third.as_ref())),
+            (_, second, third, _) => return Err(self.wrong_arguments(second.as_ref(), third.as_ref())),
         };
         Ok(From { image: image.unwrap_or_default(), alias, platform: self.flags.value("platform") })
     }
 
-    fn from_arguments(&self, second: Option<&Text>, third: Option<&Text>) -> Diagnostic {
+    fn wrong_arguments(&self, second: Option<&Text>, third: Option<&Text>) -> Diagnostic {
         let place = second.map_or(self.keyword.span(), |second| second.span().to(self.rest.span()));
         let error = Diagnostic::new("rbuild::from_arguments", "FROM requires either one or three arguments")
             .at(place);

@@ -6,7 +6,7 @@ use rbuild::dockerfile::word::{LONGEST, Lexer};
 use rbuild::dockerfile::{detect_syntax, lint, parse, parse_trigger};
 
 /// Checks one text as a Dockerfile and as a trigger.
-pub fn check_dockerfile(source: &[u8]) {
+pub(crate) fn check_dockerfile(source: &[u8]) {
     let _ = detect_syntax(source);
     if let Ok(text) = std::str::from_utf8(source) {
         let _ = parse_trigger(text);
@@ -40,7 +40,7 @@ pub fn check_dockerfile(source: &[u8]) {
 }
 
 /// Checks one text as a word; its first byte chooses the escape character.
-pub fn check_word(source: &[u8]) {
+pub(crate) fn check_word(source: &[u8]) {
     let (Some(first), Ok(word)) = (source.first(), std::str::from_utf8(source.get(1..).unwrap_or_default()))
     else {
         return;
