@@ -25,7 +25,7 @@ fn a_bad_flag_is_named() {
     };
     fails(&["build", "--no-such-flag", "."], &["--no-such-flag"]);
     fails(&["build", "--no-cahce", "."], &["--no-cahce", "--no-cache"]);
-    fails(&["build"], &["context"]);
+    fails(&["build"], &["PATH"]);
     fails(&["build", "a", "b"], &["b"]);
     fails(&["build", "-t", "Not A Name", "."], &["Not A Name"]);
     fails(&["build", "--progress", "loud", "."], &["loud", "plain"]);
@@ -44,7 +44,7 @@ fn a_missing_context_or_file_is_named() {
     build("empty", &[]).refuses(1, &["Dockerfile", "empty"]);
     build("empty", &["-f", "other.Dockerfile"]).refuses(1, &["other.Dockerfile"]);
     space.write("ctx/Dockerfile", "");
-    build("ctx", &[]).refuses(1, &["Dockerfile", "empty"]);
+    build("ctx", &[]).refuses(1, &["Dockerfile", "no instructions"]);
     space.write("ctx/Dockerfile", "FROM scratch\nCOPY no-such-file /x\n");
     let failed = build("ctx", &[]).refuses(1, &["no-such-file", "not found", "Dockerfile:2"]);
     assert!(failed.stderr.contains("COPY no-such-file /x"), "the line is shown\n{failed}");
@@ -63,7 +63,10 @@ fn a_wrong_dockerfile_points_at_the_place() {
         ("FROM scratch\nCOPY --form=x a b\n", &["Dockerfile:2", "--form", "--from"]),
         ("FROM scratch\nENV\n", &["Dockerfile:2", "ENV"]),
         ("FROM scratch\nRUN <<EOF\nnever ends\n", &["Dockerfile:2", "EOF"]),
-        ("FROM scratch\nCOPY --from=late / /\nFROM scratch AS late\n", &["Dockerfile:2", "late"]),
+        (
+            "FROM scratch AS early\nCOPY --from=late / /\nFROM scratch AS late\nFROM early\n",
+            &["Dockerfile:2", "late"],
+        ),
         ("FROM scratch\nEXPOSE eighty\n", &["Dockerfile:2", "eighty"]),
         ("FROM scratch\nLABEL \"open\n", &["Dockerfile:2"]),
         ("FROM scratch AS a\nFROM scratch\nCOPY --from=7 / /\n", &["Dockerfile:3", "7"]),
