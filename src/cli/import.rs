@@ -50,9 +50,7 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     };
     let id = open(ctx)?.import(tar, &request).map_err(|error| {
         let mut error = CliError::from(error);
-        if !error.message.contains(&from) {
-            error.message = format!("{from}: {}", error.message);
-        }
+        error.message = format!("{}: {}", args.file.display(), error.message);
         error
     })?;
     ctx.out.line(&id.to_string())?;

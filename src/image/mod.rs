@@ -241,7 +241,9 @@ fn near(entries: &[Descriptor], text: &str) -> Option<String> {
         }
     }
     let mut familiar: Vec<String> = names.iter().map(Reference::familiar).collect();
-    familiar.extend(names.iter().map(Reference::familiar_name));
+    // A name without tag means this tag.
+    let latest = names.iter().filter(|n| n.tag() == Some("latest"));
+    familiar.extend(latest.map(Reference::familiar_name));
     crate::dockerfile::suggest::nearest(text, familiar.iter().map(String::as_str)).map(str::to_owned)
 }
 

@@ -154,7 +154,12 @@ impl Tar {
 
     /// Reads all headers. Of two members with one name the last counts, as it would after unpacking.
     pub(super) fn index(file: File) -> Result<Self, ImageError> {
-        let damaged = |e: io::Error| ImageError::Archive(format!("it is cut off or damaged: {e}"));
+        let damaged = |e: io::Error| match e.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                ImageError::Archive("it is cut off, or no tar archive at all".into())
+            }
+            _ => ImageError::Archive(format!("it is damaged, or no tar archive at all: {e}")),
+        };
         let len = file.metadata().map_err(damaged)?.len();
         let mut scan = Scan { file: &file, len, pos: 0, next: Overrides::default(), members: HashMap::new() };
         while scan.step().map_err(damaged)? {
@@ -204,7 +209,7 @@ impl Scan<'_> {
             || kind.is_pax_global_extensions();
         let size = match self.next.size {
             Some(size) if !extension => size,
-            _ => header.entry_size()?,
+            _ => header.entry_size().map_err(|_| io::Error::other("a header has no readable size"))?,
         };
         let at = self.pos + BLOCK;
         let end = at.checked_add(size).filter(|end| *end <= self.len);
@@ -276,7 +281,10 @@ impl Scan<'_> {
 fn check_sum(block: &[u8], header: &tar::Header) -> io::Result<()> {
     let sum = |range: &[u8]| range.iter().map(|b| u32::from(*b)).sum::<u32>();
     let found = sum(&block[..148]) + sum(&block[156..]) + 8 * u32::from(b' ');
-    if header.cksum()? == found { Ok(()) } else { Err(io::Error::other("a header has the wrong checksum")) }
+    if header.cksum().is_ok_and(|sum| sum == found) {
+        return Ok(());
+    }
+    Err(io::Error::other("a header has the wrong checksum"))
 }
 
 fn cut_nul(mut bytes: Vec<u8>) -> Vec<u8> {
