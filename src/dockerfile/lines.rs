@@ -163,17 +163,18 @@ mod tests {
 
     #[test]
     fn long_hostile_lines_take_linear_time() {
-        let n = 1 << 20;
+        let n = 1 << 18;
         for unit in ["\\ ", "\\", "\r", " ", "a\\\n", "\\\n#\n", "\\\n \n", "# ", "\t", "é"] {
             let source = unit.repeat(n / unit.len());
-            let started = std::time::Instant::now();
+            let started = crate::dockerfile::tests::cpu_time();
             let mut at = 0;
             while at < source.len() {
                 let (_, next) = step(&source, at, Escape::Backslash);
                 assert!(next > at);
                 at = next;
             }
-            assert!(started.elapsed().as_secs() < 5, "{unit:?} took {:?}", started.elapsed());
+            let took = crate::dockerfile::tests::cpu_time() - started;
+            assert!(took.as_secs() < 5, "{unit:?} took {took:?}");
         }
     }
 }
