@@ -26,9 +26,9 @@ impl Images {
         let near = self.entries().ok().and_then(|entries| near(&entries, name));
         let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
         format!(
-            "no such image in the store{near}\nPulling from registries is not available yet. Bring it in with\n  \
-             rbuild load -i IMAGE.tar       (an image archive: docker save, podman save, skopeo copy)\n  \
-             rbuild import ROOTFS.tar {name}   (a root file system)"
+            "no such image in the store{near}\nbring it in with `rbuild load -i IMAGE.tar` (an archive of docker save, \
+             podman save or skopeo copy) or `rbuild import ROOTFS.tar {name}`; pulling from registries is not \
+             available yet"
         )
     }
 }
