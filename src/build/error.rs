@@ -2,6 +2,7 @@
 
 use crate::context::{ContextError, IgnoreError};
 use crate::dockerfile::Diagnostic;
+use crate::dockerfile::lint::Warning;
 use crate::image::ImageError;
 use crate::solve::SolveError;
 use std::io;
@@ -19,6 +20,16 @@ pub enum BuildError {
         source_text: Vec<u8>,
         /// What and where.
         diagnostic: Diagnostic,
+    },
+    /// The Dockerfile breaks checks and says itself that this is an error (`# check=error=true`).
+    #[error("the checks found {} fault(s), which the Dockerfile says are errors", warnings.len())]
+    Checks {
+        /// Of the file, for messages.
+        name: String,
+        /// Its text.
+        source_text: Vec<u8>,
+        /// What was found.
+        warnings: Vec<Warning>,
     },
     /// A step failed.
     #[error("{}", step.label)]
@@ -54,6 +65,10 @@ pub enum BuildError {
 impl BuildError {
     pub(super) fn dockerfile(name: &str, source_text: &[u8], diagnostic: Diagnostic) -> Self {
         Self::Dockerfile { name: name.to_owned(), source_text: source_text.to_owned(), diagnostic }
+    }
+
+    pub(super) fn checks(name: &str, source_text: &[u8], warnings: Vec<Warning>) -> Self {
+        Self::Checks { name: name.to_owned(), source_text: source_text.to_owned(), warnings }
     }
 
     pub(super) fn step(name: &str, source_text: &[u8], step: SolveError) -> Self {

@@ -49,6 +49,9 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     let file = dockerfile::parse(source).map_err(wrong)?;
     let bases = bases::StoredBases::new(&tools.images);
     let plan = plan::plan(source, &file, &request.plan, &bases).map_err(wrong)?;
+    if plan.warnings_are_errors && !plan.warnings.is_empty() {
+        return Err(BuildError::checks(&name, source, plan.warnings));
+    }
     let store = tools.store.clone();
     let records = Records::new(Arc::new(shelf::StoreShelf::new(store.clone())));
     let index = Arc::new(Index::new(store.root().join("index"), records.clone()));

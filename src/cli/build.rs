@@ -1,5 +1,6 @@
 //! `rbuild build`, and `rbuild` with anything that is no command.
 
+use super::call::{Call, Question};
 use super::signals::Interrupt;
 use super::{CliError, CommandResult, Ctx, values};
 use crate::build::{self, BuildError, BuildRequest, Built, ContextSource, Tools};
@@ -121,7 +122,10 @@ pub struct BuildArgs {
     /// Say for each step that runs which of its inputs changed
     #[arg(long)]
     pub explain: bool,
-    /// Check the Dockerfile without building
+    /// Answer a question instead of building: check, outline or targets, with ,format=json
+    #[arg(long, value_name = "WHAT", default_value = "build")]
+    pub call: String,
+    /// Check the Dockerfile without building; the same as --call=check
     #[arg(long)]
     pub check: bool,
     /// Always on; accepted for docker's sake
@@ -153,8 +157,9 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
         return Err(error.hint("redirect standard output, or give dest=FILE"));
     }
     let request = request(args, &outputs)?;
-    if args.check {
-        return check(&request, ctx);
+    let call = if args.check { Call::CHECK } else { Call::parse(&args.call)? };
+    if call.question != Question::Build {
+        return call.answer(&request, &ctx.open()?.2, ctx);
     }
     // before any thread: the helper process is forked
     let launcher = Launcher::start()?;
@@ -244,19 +249,6 @@ fn finish(
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(request: &BuildRequest, ctx: &Ctx) -> CommandResult {
-    let (_, _, images) = ctx.open()?;
-    let mut request = request.clone();
-    request.plan.all_stages = request.plan.target.is_none();
-    let plan = build::check(&request, &images).map_err(|e| failure(e, None, true))?;
-    if plan.warnings.is_empty() {
-        ctx.out.line("Check complete, no warnings found.")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    ctx.out.text(&super::warnings::text(&plan.warnings, &request.dockerfile))?;
-    Err(CliError::new(format!("{} warning(s) found", plan.warnings.len())))
-}
-
 /// Whether the log of each step has been shown already when it fails.
 fn shows_logs(args: &BuildArgs) -> bool {
     !args.quiet && !is_live(args) && args.progress != "quiet"
@@ -295,13 +287,17 @@ fn terminal_size() -> (usize, usize) {
     size.map_or((80, 24), |(w, h)| (usize::from(w.0).max(20), usize::from(h.0).max(5)))
 }
 
-fn failure(error: BuildError, interrupted: Option<u8>, log_shown: bool) -> CliError {
+pub(super) fn failure(error: BuildError, interrupted: Option<u8>, log_shown: bool) -> CliError {
     if let Some(code) = interrupted {
         return CliError::new("interrupted; what had ended before stays in the cache").code(code);
     }
     match error {
         BuildError::Dockerfile { name, source_text, diagnostic } => {
             CliError::new(diagnostic.render(&name, &source_text, false).trim_end())
+        }
+        BuildError::Checks { ref name, ref source_text, ref warnings } => {
+            let shown: String = warnings.iter().map(|w| w.render(name, source_text, false)).collect();
+            CliError::new(format!("{error}\n{}", shown.trim_end()))
         }
         BuildError::Step { name, source_text, step } => {
             super::step_failure::describe(&name, &source_text, &step, log_shown)

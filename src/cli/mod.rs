@@ -4,6 +4,7 @@
 //! is no command starts a build.
 
 mod build;
+mod call;
 mod ctx;
 mod error;
 mod history;

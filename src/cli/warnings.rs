@@ -1,7 +1,7 @@
 //! What the checks found, after a build or from `--check`.
 
 use crate::context::Dockerfile;
-use crate::plan::Warning;
+use crate::dockerfile::lint::Warning;
 
 /// Renders all warnings, with their places in the Dockerfile.
 pub(super) fn text(warnings: &[Warning], dockerfile: &Dockerfile) -> String {

@@ -184,7 +184,8 @@ impl Planner<'_> {
     /// Says that an image cannot be had; perhaps a stage or another image was meant.
     fn no_image(&self, message: String, name: &str, at: &Text) -> Diagnostic {
         // what follows the first line says what to do
-        let (message, cure) = message.split_once('\n').map_or((message.as_str(), None), |(m, c)| (m, Some(c)));
+        let (message, cure) =
+            message.split_once('\n').map_or((message.as_str(), None), |(m, c)| (m, Some(c)));
         let error = Diagnostic::new("rbuild::base_image", message).at(at.span());
         let error = cure.map_or(error.clone(), |cure| error.help(cure));
         match self.stages.near(name).map(|stage| stage.ast) {
