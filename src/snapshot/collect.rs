@@ -11,6 +11,9 @@ use std::io;
 /// Held together by commits, alone by removal.
 pub(super) const PUBLISH: &str = "publish";
 
+/// The further names of each snapshot.
+type Aliases = HashMap<ResultId, Vec<ResultId>>;
+
 impl Snapshots {
     /// Lists all valid snapshots with their records, in no order.
     pub fn list(&self) -> Result<Vec<SnapshotInfo>, SnapshotError> {
@@ -28,10 +31,10 @@ impl Snapshots {
         Ok(describe(self.load(&id)?.record.clone(), Vec::new()))
     }
 
-    fn read_all(&self) -> Result<(Vec<Record>, HashMap<ResultId, Vec<ResultId>>), SnapshotError> {
+    fn read_all(&self) -> Result<(Vec<Record>, Aliases), SnapshotError> {
         let dir = self.inner.store.path("snapshots");
         let mut records = Vec::new();
-        let mut aliases: HashMap<ResultId, Vec<ResultId>> = HashMap::new();
+        let mut aliases = Aliases::new();
         for entry in std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?.flatten() {
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {

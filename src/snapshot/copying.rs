@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// What a file looks like as long as nobody touches it.
-type Stamp = (u64, i64, u64, i64, u64, i64);
+type Stamp = (u64, i64, i64, i64, i64, i64);
 
 /// A copied tree and how each of its files looked at first.
 #[derive(Debug)]
@@ -102,9 +102,9 @@ fn stamp(stat: &Stat) -> Stamp {
     (
         stat.st_ino,
         stat.st_mtime,
-        stat.st_mtime_nsec as u64,
+        stat.st_mtime_nsec as i64,
         stat.st_ctime,
-        stat.st_ctime_nsec as u64,
+        stat.st_ctime_nsec as i64,
         stat.st_size,
     )
 }
@@ -129,7 +129,7 @@ struct Copy<'a> {
 impl Copy<'_> {
     fn one(&mut self, path: &TreePath, entry: &SourceEntry) -> std::io::Result<()> {
         let (dir, name) = place(&self.root, path)?;
-        let mut node = |kind: FileType, major: u32, minor: u32| {
+        let node = |kind: FileType, major: u32, minor: u32| {
             match file::mknod_at(&dir, name, kind, entry.meta.mode, major, minor) {
                 // as everywhere: a device that may not be made is only in the records
                 Err(e) if kind != FileType::Fifo && e.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -360,6 +360,77 @@ fn copying_gives_the_same_result_as_overlay() {
     assert!(view.stat(&p("f")).unwrap().unwrap().links.is_some());
 }
 
+/// Runs a shell script in the tree, mounted in a mount namespace of its own; false when that cannot be done here.
+fn run_in(prepared: &Prepared, script: &str) -> bool {
+    let (mount, root) = match prepared.rootfs().unwrap() {
+        crate::sandbox::Rootfs::Dir(dir) => (String::new(), dir),
+        crate::sandbox::Rootfs::Overlay { lowers, upper, work, .. } => {
+            let lowers: Vec<_> = lowers.iter().map(|dir| dir.to_str().unwrap()).collect();
+            let root = prepared.dir.path().join("mounted");
+            std::fs::create_dir(&root).unwrap();
+            let options = format!(
+                "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off",
+                lowers.join(":"),
+                upper.display(),
+                work.display()
+            );
+            (format!("mount -t overlay overlay -o {options} {}", root.display()), root)
+        }
+        other => panic!("{other:?}"),
+    };
+    let script = format!("{mount}\ncd {} || exit 7\n{script}", root.display());
+    let done = std::process::Command::new("unshare").args(["-m", "sh", "-ec", &script]).output();
+    let ok = done.as_ref().is_ok_and(|out| out.status.success());
+    if !ok {
+        eprintln!("skipped: no overlay mount is possible here: {done:?}");
+    }
+    ok
+}
+
+#[test]
+fn a_real_overlay_mount_and_a_copy_give_the_same_diff() {
+    let script = "
+        touch -d @1000 stamp; chmod 700 d/sub; rm -r d/old; mkdir d/old; echo new > d/old/file
+        mv d/a d/moved; rm f; mkdir f; echo in > f/in; rm -r whole; echo x >> g; mv d2 d3; : >> same
+        ln g g2; rm l; ln -s other l; mkdir -p fresh/deep; mkfifo pipe";
+    let ids = [SnapshotMode::Overlay { userxattr: false }, SnapshotMode::Copy].map(|mode| {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: mounting needs root");
+            return None;
+        }
+        let s = space_in(mode);
+        let base = s.step(&ResultId::scratch(), |upper| {
+            for dir in ["d/sub", "d/old/in", "whole/sub", "d2/sub"] {
+                std::fs::create_dir_all(upper.join(dir)).unwrap();
+            }
+            for file in ["stamp", "d/a", "d/old/file", "d/old/in/x", "f", "g", "whole/x", "d2/y", "same"] {
+                std::fs::write(upper.join(file), file).unwrap();
+            }
+            std::os::unix::fs::symlink("f", upper.join("l")).unwrap();
+        });
+        let prepared = s.snapshots.prepare(&base.id).unwrap();
+        if !run_in(&prepared, script) {
+            return None;
+        }
+        let diff = prepared.scan(&HashSet::new()).unwrap();
+        let paths: Vec<_> = diff.entries().iter().map(|e| e.path.to_string()).collect();
+        let done = s.snapshots.commit(prepared, diff.clone(), StepRecord::default()).unwrap();
+        // and what was committed is what the next step sees
+        let next = s.snapshots.prepare(&done.id).unwrap();
+        assert!(run_in(
+            &next,
+            "test ! -e whole -a ! -e d/old/in -a ! -e d/a -a -e d/moved -a -e f/in -a -e d3/y"
+        ));
+        assert!(next.scan(&HashSet::new()).unwrap().is_empty());
+        Some((diff.content_id(), paths))
+    });
+    if let [Some(overlay), Some(copy)] = ids {
+        assert_eq!(overlay.1, copy.1);
+        assert_eq!(overlay.0, copy.0);
+        assert!(!overlay.1.contains(&"/same".to_owned()));
+    }
+}
+
 /// A tree as one says it: path to text of a file, `None` for a directory.
 type Model = BTreeMap<TreePath, Option<u8>>;
 

@@ -7,7 +7,7 @@ use super::stack::{Hit, Stack, implied_meta};
 use super::{Snapshot, SnapshotError};
 use crate::digest::ContentId;
 use crate::sys::fsutil;
-use crate::tree::{Meta, Node, SourceEntry, SourceNode, SourceTree, TreePath};
+use crate::tree::{Node, SourceEntry, SourceNode, SourceTree, TreePath};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::File;

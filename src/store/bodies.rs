@@ -94,9 +94,12 @@ impl Bodies {
         if share && self.link(&body, size, dir, name) {
             return Ok(BodyOutcome::Linked);
         }
-        self.make(meta, from, dir, name, check).map_err(|e| {
+        let failed = || StoreError::io("make the file", Path::new(name));
+        let file = fsutil::create_file(dir, name).map_err(failed())?;
+        let filled = self.fill(&file, meta, from, check);
+        filled.map_err(|e| {
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
-            StoreError::io("make the file", Path::new(name))(e)
+            failed()(e)
         })?;
         let kept = share && self.keep(&body, dir, name);
         Ok(if kept { BodyOutcome::Inserted } else { BodyOutcome::Copied })
@@ -116,20 +119,18 @@ impl Bodies {
         false
     }
 
-    fn make(
+    fn fill(
         &self,
+        file: &File,
         meta: &Meta,
         from: BodySource<'_>,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
         check: &dyn Fn(&File) -> std::io::Result<()>,
     ) -> std::io::Result<()> {
-        let file = fsutil::create_file(dir, name)?;
         match from {
-            BodySource::File(source) => fsutil::copy_file(source, &file)?,
-            BodySource::Bytes(bytes) => std::io::Write::write_all(&mut &file, bytes)?,
+            BodySource::File(source) => fsutil::copy_file(source, file)?,
+            BodySource::Bytes(bytes) => std::io::Write::write_all(&mut &*file, bytes)?,
         }
-        check(&file)?;
+        check(file)?;
         fsutil::apply_meta(file.as_fd(), meta, self.chown)
     }
 

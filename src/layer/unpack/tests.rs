@@ -238,12 +238,11 @@ fn a_cut_archive_is_an_error_or_a_clean_end() {
 #[test]
 fn damage_never_panics() {
     let whole = Evil::default().pax(&[("path", b"long/name"), ("mtime", b"-1.5")]).file("x", "body").end();
-    for at in 0..whole.len().min(2048) {
-        for bit in [1, 0x80] {
-            let mut bad = whole.clone();
-            bad[at] ^= bit;
-            drop(run(&bad));
-        }
+    // every byte of the fields, few of the padding
+    for at in (0..whole.len().min(2048)).filter(|at| at % 512 < 265 || at % 40 == 0) {
+        let mut bad = whole.clone();
+        bad[at] ^= 0x81;
+        drop(run(&bad));
     }
 }
 
