@@ -23,4 +23,4 @@ pub use error::RunError;
 pub use foreground::{Confinement, Outcome, RunRequest, Tools, run_foreground};
 pub use name::{ContainerId, ContainerName};
 pub use network::NetworkRequest;
-pub use volume::{TmpfsOptions, VolumeName, VolumeRequest, VolumeSource};
+pub use volume::{VolumeName, VolumeRequest, VolumeSource};

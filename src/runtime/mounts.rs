@@ -6,13 +6,14 @@
 
 use super::RunError;
 use super::seed::seed;
-use super::volume::{TmpfsOptions, VolumeName, VolumeRequest, VolumeSource};
+use super::volume::{VolumeName, VolumeRequest, VolumeSource};
 use crate::sandbox::{MountKind, MountSpec, Source};
 use crate::snapshot::Snapshot;
 use crate::store::{LockKind, Store, TempDir};
 use crate::sys::fsutil;
 use crate::tree::TreePath;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -85,7 +86,7 @@ impl Maker<'_> {
                 let data = self.anonymous(*seed, target)?;
                 MountKind::Bind(Source::InDir { root: data, path: Vec::new() })
             }
-            VolumeSource::Tmpfs(options) => tmpfs(options),
+            VolumeSource::Tmpfs(options) => MountKind::TmpfsWith(*options),
         })
     }
 
@@ -121,7 +122,6 @@ impl Maker<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(fail(e)),
         };
-        use std::os::fd::AsFd;
         match present {
             Some(open) if !fill || !fsutil::names(open.as_fd()).map_err(fail)?.is_empty() => {}
             // perhaps another container has it mounted, so the directory itself must stay
@@ -151,8 +151,4 @@ fn host_dir(path: &Path, create: bool) -> Result<(), String> {
         }
         Err(e) => Err(format!("cannot look at {shown}: {e}")),
     }
-}
-
-fn tmpfs(options: &TmpfsOptions) -> MountKind {
-    MountKind::Tmpfs { size: options.size, mode: options.mode }
 }

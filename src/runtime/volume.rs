@@ -1,6 +1,7 @@
 //! The little languages of `-v`, `--mount` and `--tmpfs`. Pure; paths are bytes.
 
 use super::RunError;
+use crate::sandbox::TmpfsOptions;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -40,25 +41,6 @@ pub enum VolumeSource {
     },
     /// An empty memory file system.
     Tmpfs(TmpfsOptions),
-}
-
-/// How a memory file system is mounted. `noexec,nosuid,nodev` hold unless taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct TmpfsOptions {
-    /// Limit in bytes.
-    pub size: Option<u64>,
-    /// Mode of its root, octal.
-    pub mode: Option<u32>,
-    /// Owner of its root.
-    pub uid: u32,
-    /// Group of its root.
-    pub gid: u32,
-    /// Programs on it can be executed.
-    pub exec: bool,
-    /// Set-user-id counts.
-    pub suid: bool,
-    /// Device nodes work.
-    pub dev: bool,
 }
 
 /// A volume's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, so also one safe path component.

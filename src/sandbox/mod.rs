@@ -42,7 +42,7 @@ pub use launcher::{Launcher, Running, Stdio};
 pub use probe::{Feature, probe, try_overlay};
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
-    RlimitKind, Rootfs, SandboxSpec, Source,
+    RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
 };
 pub use wire::SharedFd;
 

@@ -4,7 +4,7 @@
 use super::error::{Doing, Setup, SetupError, show};
 use super::host::Host;
 use super::rootfs::{self, Writable};
-use super::spec::{MountKind, MountSpec, Source};
+use super::spec::{MountKind, MountSpec, Source, TmpfsOptions};
 use super::staging::Staging;
 use super::stubs::Point;
 use crate::sys::file::copy_contents;
@@ -37,7 +37,7 @@ enum Tree {
 pub(super) fn open<'a>(spec: &'a MountSpec, host: &Host) -> Setup<Opened<'a>> {
     let source = match &spec.kind {
         MountKind::Bind(source) | MountKind::Discard { source, .. } => Some(open_source(source, host)?),
-        MountKind::Tmpfs { .. } | MountKind::File { .. } => None,
+        MountKind::Tmpfs { .. } | MountKind::TmpfsWith(_) | MountKind::File { .. } => None,
     };
     Ok(Opened { spec, source })
 }
@@ -107,6 +107,7 @@ impl Opened<'_> {
                 (tree, MountAttrFlags::MOUNT_ATTR_NODEV)
             }
             (MountKind::Tmpfs { size, mode }, _) => (tmpfs(*size, *mode)?, MountAttrFlags::empty()),
+            (MountKind::TmpfsWith(options), _) => (tmpfs_with(options)?, MountAttrFlags::empty()),
             (MountKind::File { content, mode, uid, gid }, _) => {
                 let file =
                     staging.file(content, *mode, *uid, *gid).doing(|| format!("make the file for {target}"));
@@ -209,13 +210,25 @@ fn copied(file: &OwnedFd, staging: &mut Staging) -> Setup<OwnedFd> {
 }
 
 fn tmpfs(size: Option<u64>, mode: Option<u32>) -> Setup<OwnedFd> {
+    tmpfs_with(&TmpfsOptions { size, mode, exec: true, ..TmpfsOptions::default() })
+}
+
+fn tmpfs_with(options: &TmpfsOptions) -> Setup<OwnedFd> {
     let make = || {
         let fs = NewFs::open("tmpfs")?;
-        fs.set("mode", format!("{:o}", mode.unwrap_or(0o1777)))?;
-        if let Some(size) = size {
+        fs.set("mode", format!("{:o}", options.mode.unwrap_or(0o1777)))?;
+        if let Some(size) = options.size {
             fs.set("size", size.to_string())?;
         }
-        fs.mount(MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV)
+        if (options.uid, options.gid) != (0, 0) {
+            fs.set("uid", options.uid.to_string())?;
+            fs.set("gid", options.gid.to_string())?;
+        }
+        let mut attributes = MountAttrFlags::empty();
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !options.exec);
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !options.suid);
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !options.dev);
+        fs.mount(attributes)
     };
     make().doing(|| "mount a memory file system".into())
 }

@@ -115,6 +115,8 @@ pub enum MountKind {
         /// Mode of its root, octal; `None` is 01777.
         mode: Option<u32>,
     },
+    /// The same with an owner and flags of its own.
+    TmpfsWith(TmpfsOptions),
     /// A file that the engine supplies: a secret, `resolv.conf`, `hosts`, a heredoc script. Lives on a memory file
     /// system of its own and never touches the disk.
     File {
@@ -127,6 +129,25 @@ pub enum MountKind {
         /// Group inside the container.
         gid: u32,
     },
+}
+
+/// How a memory file system is mounted. `noexec,nosuid,nodev` hold unless taken back, as for `docker run --tmpfs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TmpfsOptions {
+    /// Limit in bytes; `None` is half of the memory.
+    pub size: Option<u64>,
+    /// Mode of its root, octal; `None` is 01777.
+    pub mode: Option<u32>,
+    /// Owner of its root.
+    pub uid: u32,
+    /// Group of its root.
+    pub gid: u32,
+    /// Programs on it can be executed.
+    pub exec: bool,
+    /// Set-user-id counts.
+    pub suid: bool,
+    /// Device nodes work.
+    pub dev: bool,
 }
 
 /// Where a bind comes from.
