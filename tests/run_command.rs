@@ -314,7 +314,9 @@ fn the_entrypoint_and_the_directory_can_be_replaced() {
 #[test]
 fn an_image_without_a_command_needs_one() {
     let space = TestSpace::new().with_busybox();
-    space.rbuild(["run", "--rm", "busybox"]).refuses(125, &["command"]);
+    space.rbuild(["run", "--rm", "--entrypoint", "", "busybox"]).refuses(125, &["no command specified"]);
+    space.build_text("bare", "FROM busybox\nCMD []\n");
+    space.rbuild(["run", "--rm", "bare"]).refuses(125, &["no command specified", "after the image"]);
 }
 
 #[test]
@@ -407,4 +409,84 @@ fn files_made_on_the_host_are_roots() {
     shell(&space, &["-u", "1000:1001", "-v", &format!("{host}:/data")], "touch /data/mine").ok();
     let made = fs::metadata(space.path("host/mine")).unwrap();
     assert_eq!((made.uid(), made.gid()), (1000, 1001));
+}
+
+#[test]
+fn a_file_as_input_cannot_be_written_from_inside() {
+    let space = TestSpace::new().with_busybox();
+    let file = space.write("input", "precious\n");
+    let mut command = space.command([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "-i",
+        "busybox",
+        "sh",
+        "-c",
+        "cat; echo evil > /proc/self/fd/0; true",
+    ]);
+    command.stdin(fs::File::open(&file).unwrap());
+    assert_eq!(finish(&mut command, None, MINUTE).ok().stdout, "precious\n");
+    assert_eq!(fs::read(&file).unwrap(), b"precious\n");
+}
+
+#[test]
+fn a_new_size_of_the_terminal_goes_inside() {
+    if !tools_or_skip(&["script"]) {
+        return;
+    }
+    let space = TestSpace::new().with_busybox();
+    let script = "trap 'stty size; exit 7' WINCH; while :; do sleep 0.1; done";
+    let line = format!(
+        "while sleep 0.2; do stty rows 41 cols 91 </dev/tty; stty rows 40 cols 90 </dev/tty; done & \
+         {} run --rm --network none -it busybox sh -c \"{script}\"; code=$?; kill $!; exit $code",
+        space.binary().display()
+    );
+    let said = in_terminal(&space, &line, "").code(7).stdout;
+    assert!(said.contains("40 90\r\n") || said.contains("41 91\r\n"), "{said:?}");
+}
+
+#[test]
+fn a_terminal_is_put_right_when_rbuild_is_told_to_end() {
+    if !tools_or_skip(&["script"]) {
+        return;
+    }
+    let space = TestSpace::new().with_busybox();
+    // As process 1, sleep has no handler for SIGTERM and is killed after its grace.
+    let line = format!(
+        "stty -g > before; (until test -s pid; do sleep 0.1; done; sleep 1; kill -TERM $(cat pid)) & \
+         sh -c 'echo $$ > pid; exec {} run --rm --network none -it busybox sleep 3600'; code=$?; stty -g > after; exit $code",
+        space.binary().display()
+    );
+    in_terminal(&space, &line, "").code(137);
+    let (before, after) = (fs::read(space.path("before")).unwrap(), fs::read(space.path("after")).unwrap());
+    assert_eq!(before, after, "the caller's terminal is as it was");
+    space.assert_nothing_runs();
+}
+
+#[test]
+fn three_times_ctrl_c_ends_what_does_not_listen() {
+    let space = TestSpace::new().with_busybox();
+    let script = "trap '' INT; echo ready; while :; do sleep 0.05; done";
+    let mut running = Running::start(&mut space.command([
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]));
+    running.wait_for("ready", MINUTE);
+    for _ in 0..2 {
+        running.signal(Signal::SIGINT);
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(running.child.try_wait().unwrap().is_none(), "it need not listen yet");
+    }
+    running.signal(Signal::SIGINT);
+    let done = running.wait(MINUTE).code(137);
+    assert!(done.stderr.contains("does not react"), "{done}");
+    space.assert_nothing_runs();
 }

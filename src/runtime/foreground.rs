@@ -139,7 +139,7 @@ pub fn run_foreground(request: &RunRequest, tools: Tools<'_>) -> Result<Outcome,
     let mounts = Mounts::prepare(&request.volumes, &config.volumes, &prepared.parent, tools.store)?;
     let joined = request.network.join(&hostname, tools.note)?;
     if let Some(signal) = signals.interrupted() {
-        return Ok(Outcome { code: 128 | signal as u8, not_started: None, out_of_memory: false });
+        return Ok(Outcome { code: 128 + signal as u8, not_started: None, out_of_memory: false });
     }
     let root = prepared.rootfs()?;
     let spec = spec(request, &config, root, &mounts, &joined, &hostname);

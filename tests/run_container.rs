@@ -1,0 +1,236 @@
+//! What a container of `rbuild run` is made of: volumes, memory file systems, rights, limits, names.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::fs;
+
+use common::{Done, TestSpace, is_root, root_or_skip};
+
+/// Runs `run --rm --network none FLAGS... IMAGE sh -c SCRIPT`.
+fn shell_in(space: &TestSpace, flags: &[&str], image: &str, script: &str) -> Done {
+    let mut args = vec!["run", "--rm", "--network", "none"];
+    args.extend(flags);
+    args.extend([image, "sh", "-c", script]);
+    space.rbuild(args)
+}
+
+fn shell(space: &TestSpace, flags: &[&str], script: &str) -> Done {
+    shell_in(space, flags, "busybox", script)
+}
+
+/// An image `app` with files below `/data`, which it declares a volume.
+fn with_volume(space: &TestSpace) {
+    space.build_text(
+        "app",
+        "FROM busybox\n\
+         RUN mkdir -p /data/sub && echo from image > /data/sub/file && ln -s sub/file /data/link \
+         && ln /data/sub/file /data/sub/twin && chown 12:34 /data/sub/file && chmod 4750 /data/sub/file \
+         && chown 56:78 /data && chmod 1777 /data && touch -d '2001-02-03 04:05:06' /data/sub\n\
+         VOLUME /data\n",
+    );
+}
+
+#[test]
+fn a_new_volume_starts_with_what_the_image_has() {
+    let space = TestSpace::new().with_busybox();
+    with_volume(&space);
+    let look = "cat /data/link; stat -c '%a %u:%g %h' /data/sub/file; stat -c '%a %u:%g' /data; stat -c %Y /data/sub";
+    let wanted = "from image\n4750 12:34 2\n1777 56:78\n981173106\n";
+    for flags in [&["-v", "vol:/data"][..], &["-v", "/data"], &["--mount", "src=other,dst=/data"], &[]] {
+        assert_eq!(shell_in(&space, flags, "app", look).ok().stdout, wanted, "{flags:?}");
+    }
+    let done = shell_in(&space, &["-v", "empty:/data:nocopy"], "app", "ls -A /data; stat -c %a /data");
+    assert_eq!(done.ok().stdout, "755\n");
+    // One that the container may not see gets nothing, and one that is not empty stays as it is.
+    shell_in(&space, &["-v", "vol:/data"], "app", "echo mine > /data/sub/file; rm /data/link").ok();
+    let done =
+        shell_in(&space, &["-v", "vol:/data:ro"], "app", "cat /data/sub/file; ls /data; ! touch /data/x");
+    assert_eq!(done.ok().stdout, "mine\nsub\n");
+    let done = shell(&space, &["-v", "vol:/elsewhere"], "cat /elsewhere/sub/file");
+    assert_eq!(done.ok().stdout, "mine\n");
+    // The image itself has not changed by all this.
+    assert_eq!(shell_in(&space, &["-v", "fresh:/data"], "app", look).ok().stdout, wanted);
+}
+
+#[test]
+fn volumes_of_a_container_go_with_it_and_named_ones_stay() {
+    let space = TestSpace::new().with_busybox();
+    with_volume(&space);
+    shell_in(&space, &["-v", "vol:/keep", "-v", "/more"], "app", "touch /data/x /more/x /keep/x").ok();
+    assert_eq!(fs::read_dir(space.store().join("tmp")).unwrap().count(), 0);
+    let names: Vec<_> = fs::read_dir(space.store().join("volumes")).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1);
+    assert!(names[0].path().join("_data/x").exists());
+}
+
+#[test]
+fn a_read_only_root_leaves_volumes_and_memory_writable() {
+    let space = TestSpace::new().with_busybox();
+    with_volume(&space);
+    let script = "touch /data/x /t/x && ! touch /x";
+    shell_in(&space, &["--read-only", "--tmpfs", "/t"], "app", script).ok();
+}
+
+#[test]
+fn memory_file_systems_have_their_options() {
+    let space = TestSpace::new().with_busybox();
+    let flags = [
+        "--tmpfs",
+        "/a",
+        "--tmpfs",
+        "/b:size=1m,mode=0710,uid=3,gid=4,exec",
+        "--mount",
+        "type=tmpfs,dst=/c,tmpfs-size=64k",
+    ];
+    let script = "grep -E ' /[abc] ' /proc/mounts | cut -d' ' -f2-4; stat -c '%a %u:%g' /a /b; \
+                  cp /bin/busybox /b/sh 2>&1 | grep -c 'No space'; cp /bin/busybox /a/true; /a/true 2>&1";
+    let said = shell(&space, &flags, script).stdout;
+    let line = |start: &str| said.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
+    for word in ["nosuid", "nodev", "noexec"] {
+        assert!(line("/a tmpfs").contains(word), "{said}");
+    }
+    assert!(!line("/b tmpfs").contains("noexec") && line("/b tmpfs").contains("size=1024k"), "{said}");
+    assert!(line("/c tmpfs").contains("size=64k"), "{said}");
+    assert!(said.contains("1777 0:0\n710 3:4\n1\n") && said.contains("Permission denied"), "{said}");
+}
+
+#[test]
+fn wrong_mounts_are_refused_before_anything_runs() {
+    let space = TestSpace::new().with_busybox();
+    for (flag, value, word) in [
+        ("-v", "a:/b:c:d", "three parts"),
+        ("-v", "/h:/c:what", "unknown option"),
+        ("-v", "no/name:/c", "volume name"),
+        ("--mount", "type=bind,src=/does/not/exist,dst=/c", "/does/not/exist"),
+        ("--mount", "type=what,dst=/c", "what"),
+        ("--tmpfs", "relative", "absolute"),
+    ] {
+        shell(&space, &[flag, value], "echo ran").refuses(125, &[word]);
+    }
+    shell(&space, &["-v", "a1:/c", "-v", "b1:/c/"], "true").refuses(125, &["duplicate mount point"]);
+}
+
+#[test]
+fn rights_are_dockers_unless_changed() {
+    let space = TestSpace::new().with_busybox();
+    let status = |flags: &[&str]| {
+        let script = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t' | tr '\\n' ' '";
+        shell(&space, flags, script).ok().stdout
+    };
+    assert_eq!(status(&[]), "CapEff:00000000a80425fb NoNewPrivs:0 Seccomp:2 ");
+    assert_eq!(status(&["--cap-drop", "ALL"]), "CapEff:0000000000000000 NoNewPrivs:0 Seccomp:2 ");
+    assert_eq!(
+        status(&["--cap-drop", "all", "--cap-add", "CAP_CHOWN"]),
+        "CapEff:0000000000000001 NoNewPrivs:0 Seccomp:2 "
+    );
+    assert!(status(&["--security-opt", "no-new-privileges"]).contains("NoNewPrivs:1"));
+    assert!(status(&["--security-opt=seccomp=unconfined"]).contains("Seccomp:0"));
+    let privileged = status(&["--privileged"]);
+    assert!(privileged.contains("Seccomp:0") && !privileged.contains("a80425fb"), "{privileged}");
+    shell(&space, &["--cap-add", "NOPE"], "true").refuses(125, &["NOPE"]);
+    shell(&space, &["--security-opt", "what=x"], "true").refuses(125, &["what=x"]);
+}
+
+#[test]
+fn limits_hold() {
+    let space = TestSpace::new().with_busybox();
+    let done = shell(
+        &space,
+        &["--ulimit", "nofile=100:200", "--ulimit", "core=0"],
+        "ulimit -Sn; ulimit -Hn; ulimit -c",
+    );
+    assert_eq!(done.ok().stdout, "100\n200\n0\n");
+    let done = shell(&space, &["--shm-size", "1m"], "df -k /dev/shm | tail -1 | awk '{ print $2 }'");
+    assert_eq!(done.ok().stdout, "1024\n");
+    assert_eq!(shell(&space, &["--group-add", "mail", "--group-add", "77"], "id -G").ok().stdout, "0 8 77\n");
+    let done = shell(&space, &["--sysctl", "net.ipv4.ip_forward=1"], "cat /proc/sys/net/ipv4/ip_forward");
+    assert_eq!(done.ok().stdout, "1\n");
+    if !root_or_skip() {
+        return;
+    }
+    // Where there is no controller to set it with, a limit is an error and never ignored.
+    let done = shell(&space, &["-m", "8m"], "tail /dev/zero");
+    match done.status.code() {
+        Some(125) => assert!(done.stderr.contains("cannot limit"), "{done}"),
+        code => assert_eq!(code, Some(137), "{done}"),
+    }
+}
+
+#[test]
+fn an_init_stands_before_the_program() {
+    let space = TestSpace::new().with_busybox();
+    assert_eq!(shell(&space, &[], "echo $$").ok().stdout, "1\n");
+    assert_ne!(shell(&space, &["--init"], "echo $$; exit 0").ok().stdout, "1\n");
+    shell(&space, &["--init"], "exit 9").code(9);
+    shell(&space, &["--init"], "kill -9 $$").code(137);
+}
+
+#[test]
+fn a_container_has_a_name_inside() {
+    let space = TestSpace::new().with_busybox();
+    let said = shell(&space, &[], "hostname; echo $HOSTNAME; cat /etc/hostname").ok().stdout;
+    let names: Vec<&str> = said.lines().collect();
+    assert!(names.len() == 3 && names.iter().all(|name| *name == names[0]), "{said}");
+    assert!(names[0].len() == 12 && names[0].bytes().all(|c| c.is_ascii_hexdigit()), "{said}");
+    let done =
+        shell(&space, &["-h", "box", "--add-host", "db:10.1.2.3"], "hostname; grep -E 'box|db' /etc/hosts");
+    assert_eq!(done.ok().stdout, "box\n10.1.2.3\tdb\n127.0.0.1\tbox\n");
+    let done = shell(&space, &["--dns", "192.0.2.7"], "grep nameserver /etc/resolv.conf");
+    assert_eq!(done.ok().stdout, "nameserver 192.0.2.7\n");
+    shell(&space, &["-h", &"x".repeat(65)], "true").refuses(125, &["64 bytes"]);
+}
+
+#[test]
+fn the_id_is_written_to_a_new_file() {
+    let space = TestSpace::new().with_busybox();
+    let flags = ["--cidfile", "cid"];
+    let host = shell(&space, &flags, "hostname").ok().stdout;
+    let id = fs::read_to_string(space.path("cid")).unwrap();
+    assert!(id.len() == 64 && id.starts_with(host.trim()), "{id} {host}");
+    shell(&space, &flags, "true").refuses(125, &["cid", "exists"]);
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    let space = TestSpace::new().with_busybox();
+    for flags in [&["-d"][..], &["-p", "80:80"], &["--restart", "always"], &["--pull", "always"]] {
+        shell(&space, flags, "echo ran").refuses(125, &["not available yet"]);
+    }
+    shell(&space, &["--pull", "never"], "true").ok();
+    shell(&space, &["--platform", "linux/s390x"], "true").refuses(125, &["linux/s390x", "platform"]);
+    space
+        .rbuild(["run", "--rm", "busybux", "true"])
+        .refuses(125, &["Unable to find image 'busybux:latest' locally", "did you mean busybox"]);
+}
+
+#[test]
+fn info_says_what_is_there_and_what_is_missing() {
+    let space = TestSpace::new();
+    let text = space.rbuild(["info"]).ok().stdout;
+    let store = space.store().display().to_string();
+    for word in [
+        "Version",
+        "Rootless",
+        "Snapshotter",
+        "Private network",
+        "Cgroups",
+        "Seccomp",
+        "Kernel",
+        "Missing",
+        &store,
+    ] {
+        assert!(text.contains(word), "no {word} in\n{text}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&space.rbuild(["info", "--format", "json"]).ok().stdout).unwrap();
+    assert_eq!(json["root"], store);
+    assert_eq!(json["rootless"].is_null(), is_root());
+    assert!(
+        json["missing"].as_array().unwrap().iter().all(|m| !m["remedy"].as_str().unwrap().is_empty()),
+        "{json}"
+    );
+    let version = space.rbuild(["version"]).ok().stdout;
+    assert!(version.starts_with(concat!("rbuild ", env!("CARGO_PKG_VERSION"))), "{version}");
+}
