@@ -70,6 +70,15 @@ pub enum ImageError {
         /// What does not fit.
         why: String,
     },
+    /// The list of images cannot be read.
+    #[error("the list of images {} is damaged: {source}; move it away, then build, load or import again", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: DocumentError,
+    },
     /// A layer's bytes are not those that the image names.
     #[error(
         "layer {expected} cannot be made again: its files now give {found}; build or load the image again"

@@ -43,7 +43,11 @@ impl Images {
     /// Reads all entries.
     pub(super) fn entries(&self) -> Result<Vec<Descriptor>, ImageError> {
         match self.store.read(INDEX, MANIFEST_LIMIT)? {
-            Some(bytes) => Ok(documents::parse_index(&bytes)?.manifests),
+            Some(bytes) => {
+                let index = documents::parse_index(&bytes);
+                let damaged = |source| ImageError::List { path: self.store.root().join(INDEX), source };
+                Ok(index.map_err(damaged)?.manifests)
+            }
             None => Ok(Vec::new()),
         }
     }

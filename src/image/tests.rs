@@ -524,5 +524,6 @@ fn damage_is_found() {
     assert_eq!(space.images.remove("app:v1", false, &|_| None).unwrap().len(), 1);
     fs::write(&config, &good).unwrap();
     fs::write(space.path("store/images/index.json"), "{").unwrap();
-    assert!(space.images.list().is_err());
+    let error = space.images.list().unwrap_err().to_string();
+    assert!(error.contains("index.json is damaged") && error.contains("move it away"), "{error}");
 }
