@@ -108,7 +108,7 @@ fn a_user_without_subordinate_ids_is_told_and_served() {
     let context = space.dockerfile("FROM busybox\nRUN id -u > /out && echo hi >> /out\n");
     let built = space.build(&context, &["-t", "app"]).ok();
     let said = format!("{imported}{built}");
-    assert!(said.contains("/etc/subuid"), "the warning names the file to fill\n{said}");
+    assert!(said.contains("--add-subuids"), "the warning says how to get them\n{said}");
     assert_eq!(space.stdout_of("app", &["cat", "/out"]), "0\nhi\n");
 }
 

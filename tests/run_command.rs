@@ -317,6 +317,7 @@ fn an_image_without_a_command_needs_one() {
     space.rbuild(["run", "--rm", "--entrypoint", "", "busybox"]).refuses(125, &["no command specified"]);
     space.build_text("bare", "FROM busybox\nCMD []\n");
     space.rbuild(["run", "--rm", "bare"]).refuses(125, &["no command specified", "after the image"]);
+    assert_eq!(space.stdout_of("bare", &["echo", "given"]), "given\n");
 }
 
 #[test]
