@@ -71,8 +71,8 @@ impl BuildError {
         Self::Checks { name: name.to_owned(), source_text: source_text.to_owned(), warnings }
     }
 
-    pub(super) fn step(name: &str, source_text: &[u8], step: SolveError) -> Self {
-        Self::Step { name: name.to_owned(), source_text: source_text.to_owned(), step: Box::new(step) }
+    pub(super) fn step(name: &str, source_text: &[u8], step: Box<SolveError>) -> Self {
+        Self::Step { name: name.to_owned(), source_text: source_text.to_owned(), step }
     }
 
     pub(super) fn read(path: &Path, source: io::Error) -> Self {

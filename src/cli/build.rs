@@ -25,7 +25,7 @@ use std::time::Instant;
 
 /// Builds an image from a Dockerfile.
 #[derive(Debug, Args)]
-pub struct BuildArgs {
+pub(super) struct BuildArgs {
     /// Build context: a directory, or - for a tar archive or Dockerfile on standard input
     #[arg(value_name = "PATH | -")]
     pub context: OsString,
@@ -262,8 +262,11 @@ fn is_live(args: &BuildArgs) -> bool {
     }
 }
 
+/// Who hears the events, and the live view if there is one.
+type Progress = (Arc<dyn EventSink>, Option<Arc<Tty>>);
+
 /// Chooses how progress is drawn. The second value ends the live view when it is dropped.
-fn progress(args: &BuildArgs) -> Result<(Arc<dyn EventSink>, Option<Arc<Tty>>), CliError> {
+fn progress(args: &BuildArgs) -> Result<Progress, CliError> {
     let known = ["auto", "plain", "tty", "quiet", "none", "rawjson"];
     if !known.contains(&args.progress.as_str()) {
         return Err(CliError::new(format!(

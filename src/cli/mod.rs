@@ -60,7 +60,7 @@ enum Command {
     /// Show the version
     Version(info::VersionArgs),
     #[command(flatten)]
-    Image(image_commands::ImageCommand),
+    Image(Box<image_commands::ImageCommand>),
 }
 
 /// Runs the command line of this process.

@@ -26,7 +26,11 @@ use std::sync::atomic::AtomicUsize;
 /// Settles every vertex; gives the results by node index.
 ///
 /// What ran before a failure stays in the cache. After the first failure running steps are ended and it is returned.
-pub fn solve(graph: &BuildGraph, env: &BuildEnv, processes: &Processes) -> Result<Vec<ResultId>, SolveError> {
+pub fn solve(
+    graph: &BuildGraph,
+    env: &BuildEnv,
+    processes: &Processes,
+) -> Result<Vec<ResultId>, Box<SolveError>> {
     env.sink.send(Event::Planned { steps: graph.node_count() });
     let solver = solver::Solver {
         graph,

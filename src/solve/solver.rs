@@ -40,9 +40,9 @@ struct Named {
 }
 
 impl Work for Solver<'_> {
-    type Error = SolveError;
+    type Error = Box<SolveError>;
 
-    fn known(&self, at: NodeIndex, inputs: &Inputs) -> Result<Option<ResultId>, SolveError> {
+    fn known(&self, at: NodeIndex, inputs: &Inputs) -> Result<Option<ResultId>, Box<SolveError>> {
         let vertex = &self.graph[at];
         match &vertex.op {
             Op::Scratch => Ok(Some(ResultId::scratch())),
@@ -65,7 +65,7 @@ impl Work for Solver<'_> {
         }
     }
 
-    fn make(&self, at: NodeIndex, inputs: &Inputs) -> Result<ResultId, SolveError> {
+    fn make(&self, at: NodeIndex, inputs: &Inputs) -> Result<ResultId, Box<SolveError>> {
         let vertex = &self.graph[at];
         let announced = self.announce(vertex);
         let done = self.name(vertex, inputs).and_then(|named| {
@@ -94,8 +94,8 @@ impl Work for Solver<'_> {
     }
 }
 
-fn fail(vertex: &Vertex, cause: OpError, log: Option<std::path::PathBuf>) -> SolveError {
-    SolveError { label: vertex.label.clone(), lines: vertex.lines.clone(), cause, log }
+fn fail(vertex: &Vertex, cause: OpError, log: Option<std::path::PathBuf>) -> Box<SolveError> {
+    Box::new(SolveError { label: vertex.label.clone(), lines: vertex.lines.clone(), cause, log })
 }
 
 fn base_of(inputs: &Inputs) -> ResultId {
@@ -135,7 +135,7 @@ impl Solver<'_> {
     }
 
     /// An image's layers are known by its config; whether they are here is asked when a step needs them.
-    fn base(&self, vertex: &Vertex, diff_ids: &[crate::digest::DiffId]) -> Result<ResultId, SolveError> {
+    fn base(&self, vertex: &Vertex, diff_ids: &[crate::digest::DiffId]) -> Result<ResultId, Box<SolveError>> {
         let chain = diff_ids.iter().fold(None, |below, diff| Some(ChainId::push(below.as_ref(), diff)));
         let result = chain.map_or(ResultId::scratch(), |chain| ResultId::chain(&chain));
         let announced = self.announce(vertex);
@@ -242,11 +242,7 @@ impl Solver<'_> {
             Op::Workdir(op) => ops::workdir::run(op, &prepared, self.env)?,
             Op::Scratch | Op::Image(_) => unreachable!("settled without a run"),
         };
-        let record = crate::snapshot::StepRecord {
-            key: Some(named.key),
-            instruction: vertex.label.clone(),
-            ..Default::default()
-        };
+        let record = crate::snapshot::StepRecord { key: Some(named.key), instruction: vertex.label.clone() };
         Ok(self.env.snapshots.commit(prepared, diff, record)?)
     }
 
