@@ -50,6 +50,11 @@ fn a_new_volume_starts_with_what_the_image_has() {
     assert_eq!(done.ok().stdout, "mine\nsub\n");
     let done = shell(&space, &["-v", "vol:/elsewhere"], "cat /elsewhere/sub/file");
     assert_eq!(done.ok().stdout, "mine\n");
+    // One that is still empty is filled in place, since another container may have it.
+    let place = space.store().join("volumes/empty/_data");
+    let before = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&place).unwrap());
+    assert_eq!(shell_in(&space, &["-v", "empty:/data"], "app", look).ok().stdout, wanted);
+    assert_eq!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&place).unwrap()), before);
     // The image itself has not changed by all this.
     assert_eq!(shell_in(&space, &["-v", "fresh:/data"], "app", look).ok().stdout, wanted);
 }
@@ -179,6 +184,10 @@ fn a_container_has_a_name_inside() {
     assert_eq!(done.ok().stdout, "box\n10.1.2.3\tdb\n127.0.0.1\tbox\n");
     let done = shell(&space, &["--dns", "192.0.2.7"], "grep nameserver /etc/resolv.conf");
     assert_eq!(done.ok().stdout, "nameserver 192.0.2.7\n");
+    let args =
+        ["run", "--rm", "--network", "host", "--add-host", "up:host-gateway", "busybox", "cat", "/etc/hosts"];
+    let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    assert_eq!(space.rbuild(args).ok().stdout.replace("127.0.0.1\tup\n", "").trim_end(), hosts.trim_end());
     shell(&space, &["-h", &"x".repeat(65)], "true").refuses(125, &["64 bytes"]);
 }
 

@@ -6,8 +6,8 @@ use crate::network::{ExtraHost, NetworkMode};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::runtime::{
-    Confinement, ContainerName, NetworkRequest, Overrides, RunError, RunRequest, Tools, VolumeRequest, env,
-    run_foreground, volume,
+    Confinement, ContainerName, DnsRequest, NetworkRequest, Overrides, RunError, RunRequest, Tools,
+    VolumeRequest, env, run_foreground, volume,
 };
 use crate::sandbox::{CapSet, DeviceSpec, Launcher, Limits};
 use clap::{ArgAction, Args};
@@ -84,6 +84,12 @@ pub(super) struct RunArgs {
     /// Name server [default: the host's]
     #[arg(long, value_name = "IP")]
     pub dns: Vec<IpAddr>,
+    /// Domain to look names up in [default: the host's]; a dot alone is none
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// Option of the name lookup, for example ndots:2
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    pub dns_option: Vec<String>,
     /// Mount the root file system read-only
     #[arg(long, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
     pub read_only: Option<Option<bool>>,
@@ -328,7 +334,7 @@ impl Parts {
                     .iter()
                     .map(|host| host.parse::<ExtraHost>().map_err(|e| run_error(e.into())))
                     .collect::<Result<_, _>>()?,
-                dns: args.dns.clone(),
+                dns: dns(args)?,
             },
             confinement: confinement(args)?,
         })
@@ -362,6 +368,15 @@ impl Parts {
             confinement: self.confinement,
         }
     }
+}
+
+fn dns(args: &RunArgs) -> Result<DnsRequest, CliError> {
+    let bad = |text: &&String| text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if let Some(word) = args.dns_search.iter().chain(&args.dns_option).find(bad) {
+        return Err(CliError::new(format!("--dns-search and --dns-option take one word each, not {word:?}")));
+    }
+    let (search, options) = (args.dns_search.clone(), args.dns_option.clone());
+    Ok(DnsRequest { servers: args.dns.clone(), search, options })
 }
 
 fn environment(args: &RunArgs) -> Result<Vec<env::EnvChange>, RunError> {

@@ -13,7 +13,7 @@ use crate::store::{LockKind, Store, TempDir};
 use crate::sys::fsutil;
 use crate::tree::TreePath;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -122,21 +122,36 @@ impl Maker<'_> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(fail(e)),
         };
+        if let Some(open) = &present
+            && (!fill || !fsutil::names(open.as_fd()).map_err(fail)?.is_empty())
+        {
+            return Ok(data);
+        }
+        // aside, so that a full disk or a kill leaves no half of it
+        let staged = self.store.temp_dir("volume")?;
+        let filled = staged.path().join("_data");
+        self.new_dir(&filled, fill, target)?;
         match present {
-            Some(open) if !fill || !fsutil::names(open.as_fd()).map_err(fail)?.is_empty() => {}
             // perhaps another container has it mounted, so the directory itself must stay
-            Some(_) => seed(&self.image.view(), target, &data).map_err(fail)?,
-            None => {
-                let staged = self.store.temp_dir("volume")?;
-                self.new_dir(&staged.path().join("_data"), fill, target)?;
-                match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(fail(e)),
-                    _ => std::fs::rename(staged.path().join("_data"), &data).map_err(fail)?,
-                }
-            }
+            Some(open) => move_into(&filled, &open).map_err(fail)?,
+            None => match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(fail(e)),
+                _ => std::fs::rename(&filled, &data).map_err(fail)?,
+            },
         }
         Ok(data)
     }
+}
+
+/// Moves what is in a directory into an empty one of the same file system, and gives that the look of the first.
+fn move_into(from: &Path, to: &OwnedFd) -> io::Result<()> {
+    let from = fsutil::open_dir(from)?;
+    for name in fsutil::names(from.as_fd())? {
+        rustix::fs::renameat(&from, &name, to, &name)?;
+    }
+    let mut look = fsutil::meta_of(&rustix::fs::fstat(&from)?);
+    look.xattrs = fsutil::xattrs(from.as_fd())?;
+    fsutil::apply_meta(to.as_fd(), &look, fsutil::can_chown())
 }
 
 /// Makes a missing directory of the host, as docker does for `-v`.

@@ -14,8 +14,53 @@ pub struct NetworkRequest {
     pub mode: Option<NetworkMode>,
     /// `--add-host`.
     pub extra_hosts: Vec<ExtraHost>,
-    /// `--dns`; empty for the host's.
-    pub dns: Vec<IpAddr>,
+    /// What `/etc/resolv.conf` says instead of what the host's does.
+    pub dns: DnsRequest,
+}
+
+/// Lines of `/etc/resolv.conf`; an empty list leaves that of the host.
+#[derive(Debug, Clone, Default)]
+pub struct DnsRequest {
+    /// `--dns`.
+    pub servers: Vec<IpAddr>,
+    /// `--dns-search`; a dot alone is no search domain.
+    pub search: Vec<String>,
+    /// `--dns-option`.
+    pub options: Vec<String>,
+}
+
+impl DnsRequest {
+    /// Puts what is asked for in the place of the lines of the same kind.
+    fn apply(&self, conf: Vec<u8>) -> Vec<u8> {
+        if self.servers.is_empty() && self.search.is_empty() && self.options.is_empty() {
+            return conf;
+        }
+        let replaced = |line: &[u8]| {
+            let word = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).unwrap_or_default();
+            match word {
+                b"nameserver" => !self.servers.is_empty(),
+                b"search" | b"domain" => !self.search.is_empty(),
+                b"options" => !self.options.is_empty(),
+                _ => word.is_empty(),
+            }
+        };
+        let mut out = Vec::new();
+        for line in conf.split(|b| *b == b'\n').filter(|line| !replaced(line)) {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+        let search: Vec<&str> =
+            self.search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
+        let mut add = |word: &str, rest: &str| out.extend_from_slice(format!("{word} {rest}\n").as_bytes());
+        self.servers.iter().for_each(|server| add("nameserver", &server.to_string()));
+        if !search.is_empty() {
+            add("search", &search.join(" "));
+        }
+        if !self.options.is_empty() {
+            add("options", &self.options.join(" "));
+        }
+        out
+    }
 }
 
 /// A network that a container is about to join.
@@ -56,23 +101,82 @@ impl NetworkRequest {
         network.warnings().iter().for_each(|warning| note(&format!("warning: {warning}\n")));
         let copy =
             network.netns().try_clone_to_owned().map_err(RunError::io("keep the network namespace"))?;
-        let resolv_conf = match self.dns.is_empty() {
-            true => network.resolv_conf(),
-            false => HostDns::read().render(&self.dns),
-        };
+        let resolv_conf = self.dns.apply(network.resolv_conf());
         let hosts = network.hosts(hostname, &self.extra_hosts)?;
         Ok(Joined { network: Network::Join(copy.into()), resolv_conf, hosts, _private: Some(network) })
     }
 
     fn without_namespace(&self, network: Network, hostname: &str) -> Result<Joined, RunError> {
         let dns = HostDns::read();
-        let resolv_conf = match (&network, self.dns.is_empty()) {
-            (_, false) => dns.render(&self.dns),
-            // with the host's network its own name servers, also those on loopback, can be reached
-            (Network::Host, true) => dns.main.clone(),
-            (_, true) => dns.render(&dns.servers(Reach::Dual)),
+        let (resolv_conf, hosts) = match &network {
+            // its own name servers, also those on loopback, and its own names can be reached
+            Network::Host => (dns.main.clone(), hosts_of_host(&host_file("/etc/hosts"), &self.extra_hosts)),
+            _ => {
+                (dns.render(&dns.servers(Reach::Dual)), hosts_file(hostname, None, None, &self.extra_hosts)?)
+            }
         };
-        let hosts = hosts_file(hostname, None, None, &self.extra_hosts)?;
-        Ok(Joined { network, resolv_conf, hosts, _private: None })
+        Ok(Joined { network, resolv_conf: self.dns.apply(resolv_conf), hosts, _private: None })
+    }
+}
+
+/// More of a file of the host is not passed on, in bytes.
+const FILE_LIMIT: u64 = 1 << 20;
+
+fn host_file(path: &str) -> Vec<u8> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    // a host without one gives an empty one
+    let _ = std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT).read_to_end(&mut text));
+    text
+}
+
+/// The host's own file with further entries; the host itself is at its loopback there.
+fn hosts_of_host(own: &[u8], extra: &[ExtraHost]) -> Vec<u8> {
+    let mut out = own.to_vec();
+    if !out.is_empty() && !out.ends_with(b"\n") {
+        out.push(b'\n');
+    }
+    for host in extra {
+        let ip = match host.address {
+            HostAddress::Ip(ip) => ip,
+            HostAddress::Gateway => IpAddr::from([127, 0, 0, 1]),
+        };
+        out.extend_from_slice(format!("{ip}\t{}\n", host.name).as_bytes());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_and_domains_can_be_replaced() {
+        let host = "# c\nsearch a b\nnameserver 192.0.2.1\n\noptions edns0\n";
+        let text = |request: DnsRequest| String::from_utf8(request.apply(host.into())).unwrap();
+        assert_eq!(text(DnsRequest::default()), host);
+        let servers = vec!["192.0.2.9".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        assert_eq!(
+            text(DnsRequest { servers, ..DnsRequest::default() }),
+            "# c\nsearch a b\noptions edns0\nnameserver 192.0.2.9\nnameserver 2001:db8::1\n"
+        );
+        assert_eq!(
+            text(DnsRequest {
+                search: vec!["x".into(), "y".into()],
+                options: vec!["ndots:2".into()],
+                ..DnsRequest::default()
+            }),
+            "# c\nnameserver 192.0.2.1\nsearch x y\noptions ndots:2\n"
+        );
+        let none = text(DnsRequest { search: vec![".".into()], ..DnsRequest::default() });
+        assert_eq!(none, "# c\nnameserver 192.0.2.1\noptions edns0\n");
+    }
+
+    #[test]
+    fn the_hosts_file_of_the_host_is_added_to() {
+        let extra: Vec<ExtraHost> = ["db:10.0.0.7", "up:host-gateway"].map(|e| e.parse().unwrap()).to_vec();
+        let file = hosts_of_host(b"127.0.0.1 localhost\n10.9.9.9 vm", &extra);
+        assert_eq!(file, b"127.0.0.1 localhost\n10.9.9.9 vm\n10.0.0.7\tdb\n127.0.0.1\tup\n");
+        assert_eq!(hosts_of_host(b"", &[]), b"");
     }
 }
