@@ -58,7 +58,8 @@ fn copy_all() -> CopyOp {
 }
 
 fn select_all(root: &Path, rules: &IgnoreRules, cache: MapCache) -> Selection {
-    let context = BuildContext::dir(root, rules.clone(), Some(Box::new(cache))).expect("the directory is there");
+    let context =
+        BuildContext::dir(root, rules.clone(), Some(Box::new(cache))).expect("the directory is there");
     select(&Sources::paths(&context), &copy_all()).expect("nothing is missing")
 }
 
@@ -74,7 +75,8 @@ fn find(root: &Path) {
 fn context(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temp directory");
     fill(dir.path());
-    let rules = IgnoreRules::parse(b"**/node_modules\n**/*.log\n.git\n!keep.log\ntarget\n", "").expect("good rules");
+    let rules =
+        IgnoreRules::parse(b"**/node_modules\n**/*.log\n.git\n!keep.log\ntarget\n", "").expect("good rules");
     let mut group = c.benchmark_group("20000 files");
     group.sample_size(20);
     group.bench_function("find -printf", |b| b.iter(|| find(dir.path())));

@@ -9,6 +9,7 @@ pub mod glob;
 pub mod ignore;
 mod lookup;
 mod memo;
+pub mod remote;
 mod stat;
 #[cfg(test)]
 mod tests;

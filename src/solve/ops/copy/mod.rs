@@ -10,6 +10,7 @@ mod apply;
 mod archive;
 mod chmod;
 mod directory;
+pub mod fetch;
 mod layout;
 mod owner;
 mod resolve;
@@ -24,8 +25,9 @@ pub use directory::make_directory;
 pub(in crate::solve::ops) use resolve::resolve;
 pub use select::{Selection, select};
 
-use crate::context::IgnoreError;
 use crate::context::glob::PatternError;
+use crate::context::remote::RemoteError;
+use crate::context::{ContextError, IgnoreError};
 use crate::layer::LayerError;
 use crate::store::StoreError;
 use crate::tree::{SourceTree, TreePath};
@@ -182,6 +184,12 @@ pub enum CopyError {
         /// Why not.
         source: LayerError,
     },
+    /// An URL or git remote.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// What was fetched cannot be opened.
+    #[error(transparent)]
+    Context(#[from] ContextError),
     /// A source of the op has not been fetched.
     #[error("the source {name} was not fetched before")]
     Missing {
