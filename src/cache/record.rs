@@ -73,6 +73,16 @@ impl Records {
         self.shelf.write(&memo_name(name), content.to_string().as_bytes())
     }
 
+    /// Finds what was noted about something outside, an URL for example; the caller checks what it means.
+    pub fn note(&self, name: &[u8; 32]) -> Option<Vec<u8>> {
+        self.shelf.read(&note_name(name), LIMIT).ok()?
+    }
+
+    /// Notes it.
+    pub fn put_note(&self, name: &[u8; 32], note: &[u8]) -> io::Result<()> {
+        self.shelf.write(&note_name(name), note)
+    }
+
     /// Reads all records, to make the index anew.
     pub fn all(&self) -> Vec<StepRecord> {
         let mut out = Vec::new();
@@ -93,6 +103,10 @@ fn name(key: &CacheKey) -> String {
 fn memo_name(name: &[u8; 32]) -> String {
     let hex = hex(name);
     format!("memos/{}/{hex}", &hex[..2])
+}
+
+fn note_name(name: &[u8; 32]) -> String {
+    format!("notes/{}", hex(name))
 }
 
 fn encode(record: &StepRecord) -> Vec<u8> {

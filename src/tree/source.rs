@@ -104,3 +104,38 @@ pub trait SourceTree: Send + Sync {
         false
     }
 }
+
+/// A shared tree is a tree.
+impl<T: SourceTree + ?Sized> SourceTree for std::sync::Arc<T> {
+    fn stat(&self, path: &TreePath) -> io::Result<Option<SourceEntry>> {
+        (**self).stat(path)
+    }
+
+    fn list(&self, dir: &TreePath) -> io::Result<Vec<(Vec<u8>, SourceEntry)>> {
+        (**self).list(dir)
+    }
+
+    fn content(&self, path: &TreePath, entry: &SourceEntry) -> io::Result<ContentId> {
+        (**self).content(path, entry)
+    }
+
+    fn open(&self, path: &TreePath) -> io::Result<File> {
+        (**self).open(path)
+    }
+
+    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<(TreePath, SourceEntry)>> {
+        (**self).walk(dir, enter)
+    }
+
+    fn why_absent(&self, path: &TreePath) -> Option<String> {
+        (**self).why_absent(path)
+    }
+
+    fn still(&self, path: &TreePath, file: &File) -> io::Result<bool> {
+        (**self).still(path, file)
+    }
+
+    fn immutable(&self) -> bool {
+        (**self).immutable()
+    }
+}

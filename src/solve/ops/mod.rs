@@ -6,6 +6,7 @@ mod cache_mount;
 pub mod copy;
 pub(super) mod copying;
 mod mounts;
+mod remotes;
 pub(super) mod run;
 mod take;
 pub(super) mod workdir;

@@ -1,6 +1,7 @@
 //! What a COPY or a mount takes: the selected files of a context or of another step's result.
 
 use super::copy::{self, Selection, Sources};
+use super::remotes::Remotes;
 use crate::context::BuildContext;
 use crate::digest::{ContentId, ResultId};
 use crate::plan::{CopyOp, CopySource, From, Role};
@@ -20,12 +21,18 @@ pub(in crate::solve) struct Taken {
     /// The result that they come from, if they come from a step or image.
     result: Option<ResultId>,
     selection: Option<Selection>,
+    remotes: Option<Remotes>,
 }
 
 impl Taken {
     /// Selects what an op takes. From a result it is remembered which files that were, so that a cached build looks
     /// into no layer: a result never changes, so neither does what a given selection takes from it.
     pub(in crate::solve) fn select(op: &CopyOp, inputs: &Inputs, env: &BuildEnv) -> Result<Self, OpError> {
+        if op.sources.iter().any(|s| matches!(s, CopySource::Url(_) | CopySource::Git(_))) {
+            let remotes = Remotes::identify(op, env)?;
+            let content = remotes.key(&*main_source(op, env)?, op)?;
+            return Ok(Self { content, result: None, selection: None, remotes: Some(remotes) });
+        }
         match &op.from {
             From::Vertex => {
                 let role = |role: &Role| matches!(role, Role::Source);
@@ -33,13 +40,11 @@ impl Taken {
                     inputs.iter().find(|(r, _)| role(r)).map(|(_, id)| *id).ok_or(OpError::Cancelled)?;
                 Self::from_result(op, result, env)
             }
-            From::Context(name) => {
-                let selection = copy::select(&Sources::paths(&*context(name, env)?), op)?;
-                Ok(Self { content: selection.key_id(), result: None, selection: Some(selection) })
-            }
-            From::Empty => {
-                let selection = copy::select(&Sources::paths(&Nothing), op)?;
-                Ok(Self { content: selection.key_id(), result: None, selection: Some(selection) })
+            From::Context(_) | From::Empty => {
+                let source = main_source(op, env)?;
+                let selection = copy::select(&Sources::paths(&*source), op)?;
+                let content = selection.key_id();
+                Ok(Self { content, result: None, selection: Some(selection), remotes: None })
             }
         }
     }
@@ -48,13 +53,13 @@ impl Taken {
     pub(super) fn from_result(op: &CopyOp, result: ResultId, env: &BuildEnv) -> Result<Self, OpError> {
         let memo = memo(op, &result);
         if let Some(content) = env.records.memo(&memo) {
-            return Ok(Self { content, result: Some(result), selection: None });
+            return Ok(Self { content, result: Some(result), selection: None, remotes: None });
         }
         let selection = copy::select(&Sources::paths(&env.snapshots.get(&result)?.view()), op)?;
         let content = selection.key_id();
         // losing it costs time only
         let _ = env.records.put_memo(&memo, &content);
-        Ok(Self { content, result: Some(result), selection: Some(selection) })
+        Ok(Self { content, result: Some(result), selection: Some(selection), remotes: None })
     }
 
     /// Hands the selection and its source to `work`, looking into the source now if that was not needed before.
@@ -64,16 +69,26 @@ impl Taken {
         env: &BuildEnv,
         work: impl FnOnce(&Selection, &Sources<'_>) -> Result<T, OpError>,
     ) -> Result<T, OpError> {
-        let source: Box<dyn SourceTree> = match (&op.from, self.result) {
-            (_, Some(result)) => Box::new(env.snapshots.get(&result)?.view()),
-            (From::Context(name), None) => Box::new(Shared(context(name, env)?)),
-            _ => Box::new(Nothing),
+        let main: Box<dyn SourceTree> = match self.result {
+            Some(result) => Box::new(env.snapshots.get(&result)?.view()),
+            None => main_source(op, env)?,
         };
-        let sources = Sources::paths(&*source);
+        let fetched = self.remotes.as_ref().map(|r| r.fetch(op, env)).transpose()?.unwrap_or_default();
+        let sources = Sources { main: &*main, remotes: &fetched };
         match &self.selection {
             Some(selection) => work(selection, &sources),
             None => work(&copy::select(&sources, op)?, &sources),
         }
+    }
+}
+
+/// What path sources of an op that takes from no other step are looked up in.
+fn main_source(op: &CopyOp, env: &BuildEnv) -> Result<Box<dyn SourceTree>, OpError> {
+    match &op.from {
+        From::Context(name) if op.sources.iter().any(|s| matches!(s, CopySource::Path(_))) => {
+            Ok(Box::new(context(name, env)?))
+        }
+        _ => Ok(Box::new(Nothing)),
     }
 }
 
@@ -179,27 +194,6 @@ pub(super) fn seed(
             Ok(())
         })
     })
-}
-
-/// A context as a source of its own.
-struct Shared(Arc<BuildContext>);
-
-impl SourceTree for Shared {
-    fn stat(&self, path: &TreePath) -> io::Result<Option<SourceEntry>> {
-        self.0.stat(path)
-    }
-
-    fn list(&self, dir: &TreePath) -> io::Result<Vec<(Vec<u8>, SourceEntry)>> {
-        self.0.list(dir)
-    }
-
-    fn content(&self, path: &TreePath, entry: &SourceEntry) -> io::Result<ContentId> {
-        self.0.content(path, entry)
-    }
-
-    fn open(&self, path: &TreePath) -> io::Result<File> {
-        self.0.open(path)
-    }
 }
 
 /// The source of what is taken from nowhere: heredocs and URLs bring their own.
