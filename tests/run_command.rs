@@ -433,6 +433,23 @@ fn a_file_as_input_cannot_be_written_from_inside() {
 }
 
 #[test]
+fn a_file_as_output_keeps_what_it_had() {
+    let space = TestSpace::new().with_busybox();
+    let file = space.write("log", "precious\n");
+    let script = "echo out; echo err >&2; : > /proc/self/fd/1; echo more";
+    let mut command = space.command(["run", "--rm", "--network", "none", "busybox", "sh", "-c", script]);
+    let log = fs::File::options().append(true).open(&file).unwrap();
+    command.stdout(log.try_clone().unwrap()).stderr(log);
+    finish(&mut command, None, MINUTE).ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious\nout\nerr\nmore\n");
+    // A device that takes nothing ends the program as a closed pipe does, and is named.
+    let mut command = space.command(["run", "--rm", "--network", "none", "busybox", "yes"]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
+    let done = finish(&mut command, None, MINUTE);
+    assert!(!done.status.success() && done.stderr.contains("No space left"), "{done}");
+}
+
+#[test]
 fn a_new_size_of_the_terminal_goes_inside() {
     if !tools_or_skip(&["script"]) {
         return;

@@ -60,6 +60,22 @@ fn a_new_volume_starts_with_what_the_image_has() {
 }
 
 #[test]
+fn an_ordinary_user_has_volumes_with_the_owners_of_the_image() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let space = space.with_busybox();
+    with_volume(&space);
+    let look = "stat -c '%a %u:%g' /data/sub/file; stat -c '%a %u:%g' /data";
+    for flags in [&["-v", "vol:/data"][..], &["-v", "vol:/data"], &[]] {
+        assert_eq!(shell_in(&space, flags, "app", look).ok().stdout, "4750 12:34\n1777 56:78\n", "{flags:?}");
+    }
+    // Files of the host belong to the user, who is root inside.
+    shell(&space, &["-v", "./made:/host"], "touch /host/x; stat -c %u /host/x | grep -qx 0").ok();
+    let (dir, file) =
+        (fs::metadata(space.path("home")).unwrap(), fs::metadata(space.path("made/x")).unwrap());
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&file), std::os::unix::fs::MetadataExt::uid(&dir));
+}
+
+#[test]
 fn volumes_of_a_container_go_with_it_and_named_ones_stay() {
     let space = TestSpace::new().with_busybox();
     with_volume(&space);

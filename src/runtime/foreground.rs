@@ -4,6 +4,7 @@ use super::config::{ContainerConfig, Overrides};
 use super::mounts::Mounts;
 use super::network::{Joined, NetworkRequest};
 use super::signals::{Forwarder, Target};
+use super::terminal::Outputs;
 use super::volume::VolumeRequest;
 use super::{Card, Claim, ContainerId, ContainerName, RunError, terminal};
 use crate::image::Image;
@@ -143,9 +144,12 @@ pub fn run_foreground(request: &RunRequest, tools: Tools<'_>) -> Result<Outcome,
     }
     let root = prepared.rootfs()?;
     let spec = spec(request, &config, root, &mounts, &joined, &hostname);
-    let streams = streams(request)?;
-    let mut running = tools.launcher.spawn(&spec, streams)?;
+    // on a terminal of its own it uses none of these
+    let stdin = terminal::input(request.interactive && !on_terminal)?;
+    let Outputs { stdout, stderr, carriers } = terminal::outputs()?;
+    let mut running = tools.launcher.spawn(&spec, Stdio { stdin, stdout, stderr })?;
     let exit = follow(&mut running, &signals, request, config.stop_signal, tools.note)?;
+    carriers.finish(tools.note);
     Ok(outcome(exit))
 }
 
@@ -233,18 +237,6 @@ fn process(request: &RunRequest, config: &ContainerConfig) -> ProcessSpec {
     process.init = limits.init;
     process.oom_score_adj = limits.oom_score_adj;
     process
-}
-
-/// The program's output goes straight to the caller's files. On a terminal of its own it uses none of these.
-fn streams(request: &RunRequest) -> Result<Stdio, RunError> {
-    use std::os::fd::AsFd;
-    let copy =
-        |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(RunError::io("pass the output on"));
-    Ok(Stdio {
-        stdin: terminal::input(request.interactive && !request.process.terminal)?,
-        stdout: copy(std::io::stdout().as_fd())?,
-        stderr: copy(std::io::stderr().as_fd())?,
-    })
 }
 
 /// Connects signals and terminal with a container that runs, and waits for its end.

@@ -1,8 +1,8 @@
 //! Carries bytes between the caller's streams and a container's terminal, or into its standard input.
 //!
-//! Output without a terminal is not carried at all: the program writes to the caller's own files. Its input is the
-//! caller's own pipe, socket or terminal, but never the caller's own regular file or device: a program could open
-//! that again for writing, through `/proc/self/fd`.
+//! Without a terminal the program mostly uses the caller's own pipes, sockets and terminals, and nothing is carried at
+//! all. It never gets the caller's own regular file or disk: it could open that again through `/proc/self/fd`, to
+//! write to what it should read, or to read and change what stood in a log before.
 
 use super::RunError;
 use crate::sandbox::pty::{self, RawMode};
@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// Bytes carried at once; a terminal never has more than 4 KiB ready.
 const CHUNK: usize = 16 << 10;
@@ -37,17 +38,83 @@ pub(super) fn input(interactive: bool) -> Result<OwnedFd, RunError> {
     if !interactive {
         return File::open("/dev/null").map(OwnedFd::from).map_err(fail());
     }
-    let ours = stdin();
-    let kind = fstat(ours).map(|stat| FileType::from_raw_mode(stat.st_mode));
-    let safe = matches!(kind, Ok(FileType::Fifo | FileType::Socket)) || rustix::termios::isatty(ours);
-    if safe {
-        return ours.try_clone_to_owned().map_err(fail());
+    if !is_exposed(stdin()) {
+        return stdin().try_clone_to_owned().map_err(fail());
     }
     let (read, write) = io::pipe().map_err(fail())?;
     let write = OwnedFd::from(write);
     // it ends with the input, or when nobody reads any more; closing the pipe is the end of input for the program
-    background("input", move || carry(stdin(), write.as_fd())).map_err(fail())?;
+    background("input", move || drop(carry(stdin(), write.as_fd()))).map_err(fail())?;
     Ok(read.into())
+}
+
+/// Whether more can be done with a file than reading or writing it from here on.
+fn is_exposed(file: BorrowedFd<'_>) -> bool {
+    match fstat(file).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        Ok(FileType::Fifo | FileType::Socket) => false,
+        Ok(FileType::CharacterDevice) => !rustix::termios::isatty(file) && !is_null(file),
+        _ => true,
+    }
+}
+
+fn is_null(file: BorrowedFd<'_>) -> bool {
+    fstat(file).is_ok_and(|stat| stat.st_rdev == rustix::fs::makedev(1, 3))
+}
+
+/// What the program writes to.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    pub(super) carriers: Carriers,
+}
+
+/// Threads that carry output into files of the caller.
+#[derive(Debug, Default)]
+pub(super) struct Carriers(Vec<JoinHandle<Result<(), Errno>>>);
+
+/// Gives what the program writes to: the caller's own streams, or pipes into them.
+pub(super) fn outputs() -> Result<Outputs, RunError> {
+    let make = || -> io::Result<Outputs> {
+        let mut carriers = Carriers::default();
+        let first = carriers.output(stdout())?;
+        // both in one file go through one pipe, so that they keep their order
+        let second = match is_exposed(stderr()) && is_same(stdout(), stderr()) {
+            true => first.try_clone()?,
+            false => carriers.output(stderr())?,
+        };
+        Ok(Outputs { stdout: first, stderr: second, carriers })
+    };
+    make().map_err(RunError::io("pass the output on"))
+}
+
+fn is_same(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let place = |fd| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    place(one).is_some() && place(one) == place(other)
+}
+
+impl Carriers {
+    fn output(&mut self, ours: BorrowedFd<'static>) -> io::Result<OwnedFd> {
+        if !is_exposed(ours) {
+            return ours.try_clone_to_owned();
+        }
+        let (read, write) = io::pipe()?;
+        let read = OwnedFd::from(read);
+        // when nothing more can be written the pipe closes, and the program hears of it as of any reader's end
+        let thread = std::thread::Builder::new().name("output".into()).stack_size(128 << 10);
+        self.0.push(thread.spawn(move || carry(read.as_fd(), ours))?);
+        Ok(write.into())
+    }
+
+    /// Waits until all that the program wrote is out. The program has ended.
+    pub(super) fn finish(self, note: fn(&str)) {
+        for thread in self.0 {
+            if let Ok(Err(error)) = thread.join() {
+                let error = io::Error::from(error);
+                note(&format!("warning: the container's output could not be written: {error}\n"));
+            }
+        }
+    }
 }
 
 /// Carries until the program has ended and all that it wrote is out. In `interactive` mode the caller's terminal is raw
@@ -64,7 +131,7 @@ pub(super) fn attach(
     fit(terminal);
     if interactive {
         let terminal = terminal.clone();
-        background("input", move || carry(stdin(), terminal.as_fd()))
+        background("input", move || drop(carry(stdin(), terminal.as_fd())))
             .map_err(RunError::io("start a thread"))?;
     }
     drain(terminal.as_fd(), process);
@@ -105,20 +172,17 @@ fn drain(terminal: BorrowedFd<'_>, process: BorrowedFd<'_>) {
     }
 }
 
-/// Copies until the end of `from` or until `to` takes no more.
-fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+/// Copies until the end of `from`, or gives the error with which `to` takes no more.
+fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut buffer = [0; CHUNK];
     loop {
         match rustix::io::read(from, &mut buffer) {
-            Ok(0) => return,
-            Ok(n) => {
-                if write_all(to, &buffer[..n]).is_err() {
-                    return;
-                }
-            }
+            Ok(0) => return Ok(()),
+            Ok(n) => write_all(to, &buffer[..n])?,
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => wait(from, PollFlags::IN),
-            Err(_) => return,
+            // a terminal that is gone has nothing more to say
+            Err(_) => return Ok(()),
         }
     }
 }
