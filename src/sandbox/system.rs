@@ -64,10 +64,7 @@ impl HostParts {
     pub(super) fn open(spec: &SandboxSpec) -> Setup<Self> {
         let mut nodes = Vec::with_capacity(NODES.len());
         for (name, major, minor) in NODES {
-            nodes.push(
-                mount::clone_tree(host_node(name, major, minor)?, false)
-                    .doing(|| format!("take /dev/{name}"))?,
-            );
+            nodes.push(shielded(host_node(name, major, minor)?).doing(|| format!("take /dev/{name}"))?);
         }
         let mut devices = Vec::new();
         for device in &spec.devices {
@@ -88,6 +85,15 @@ impl HostParts {
         };
         Ok(Self { nodes, null: host_node("null", 1, 3)?, devices, sys, shm })
     }
+}
+
+/// Takes a node of the host so that it can be read and written but not changed: root in the container is the owner of
+/// the node, which is the one that the whole machine uses. A read-only mount refuses chmod and chown; what is written to a
+/// device is no change of its file system.
+fn shielded(node: OwnedFd) -> io::Result<OwnedFd> {
+    let tree = mount::clone_tree(node, false)?;
+    mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
+    Ok(tree)
 }
 
 /// Opens a node of the host's `/dev` and makes sure that it is the device it should be.
@@ -113,6 +119,9 @@ fn open_device(device: &DeviceSpec) -> Setup<OwnedFd> {
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Directory) {
         return Err(SetupError::new(doing(), "it is no device node"));
     }
+    if kind != FileType::Directory {
+        return shielded(node).doing(doing);
+    }
     let tree = mount::clone_tree(node, true).doing(doing)?;
     if !device.access.is_empty() && !device.access.contains('w') {
         mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, true).doing(doing)?;
@@ -135,7 +144,7 @@ fn all_devices(out: &mut Vec<(Vec<u8>, OwnedFd)>) -> io::Result<()> {
         }
         // A node may vanish meanwhile, a mount may be locked: what cannot be shown is left out.
         if let Ok(node) = fs::open(Path::new("/dev").join(entry.file_name()), PLACE, Mode::empty())
-            && let Ok(tree) = mount::clone_tree(node, true)
+            && let Ok(tree) = if kind.is_dir() { mount::clone_tree(node, true) } else { shielded(node) }
         {
             out.push((name, tree));
         }
@@ -205,7 +214,7 @@ fn cover(root: BorrowedFd<'_>, path: &str, names: &[&str], null: &OwnedFd) -> Se
         };
         let is_dir = FileType::from_raw_mode(fs::fstat(&place).doing(doing)?.st_mode) == FileType::Directory;
         let veil = match (&empty, is_dir) {
-            (_, false) => mount::clone_tree(null, false).doing(doing)?,
+            (_, false) => null.try_clone().and_then(shielded).doing(doing)?,
             (Some(first), true) => mount::clone_tree(first, false).doing(doing)?,
             (None, true) => NewFs::open("tmpfs")
                 .and_then(|fs| {
