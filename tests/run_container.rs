@@ -155,6 +155,28 @@ fn rights_are_dockers_unless_changed() {
 }
 
 #[test]
+fn the_devices_of_the_machine_cannot_be_changed() {
+    use std::os::unix::fs::MetadataExt;
+    let space = TestSpace::new().with_busybox();
+    let look = || fs::metadata("/dev/null").map(|m| (m.mode(), m.uid(), m.ctime(), m.ctime_nsec())).unwrap();
+    let before = look();
+    // The owner that it has: a chown that works shows in the time of the change, and does no harm.
+    let change = |path: &str| {
+        format!("chown 0:0 {path} 2>&1 && echo changed; echo x > /dev/null && head -c 2 /dev/zero | wc -c")
+    };
+    // What hides a file of /proc is that device, too.
+    for (flags, path) in [(&[][..], "/dev/null"), (&[], "/proc/interrupts"), (&["--privileged"], "/dev/null")]
+    {
+        let said = shell(&space, flags, &change(path)).ok().stdout;
+        assert!(
+            said.contains("Read-only file system") && said.ends_with("\n2\n"),
+            "{flags:?} {path}: {said}"
+        );
+        assert_eq!(look(), before, "{flags:?} {path}");
+    }
+}
+
+#[test]
 fn limits_hold() {
     let space = TestSpace::new().with_busybox();
     let done = shell(

@@ -44,7 +44,7 @@ pub(super) fn input(interactive: bool) -> Result<OwnedFd, RunError> {
     let (read, write) = io::pipe().map_err(fail())?;
     let write = OwnedFd::from(write);
     // it ends with the input, or when nobody reads any more; closing the pipe is the end of input for the program
-    background("input", move || drop(carry(stdin(), write.as_fd()))).map_err(fail())?;
+    background("input", move || carry(stdin(), write.as_fd()).unwrap_or_default()).map_err(fail())?;
     Ok(read.into())
 }
 
@@ -131,7 +131,7 @@ pub(super) fn attach(
     fit(terminal);
     if interactive {
         let terminal = terminal.clone();
-        background("input", move || drop(carry(stdin(), terminal.as_fd())))
+        background("input", move || carry(stdin(), terminal.as_fd()).unwrap_or_default())
             .map_err(RunError::io("start a thread"))?;
     }
     drain(terminal.as_fd(), process);
