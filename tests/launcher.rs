@@ -7,7 +7,7 @@ use rbuild::sandbox::{
     SandboxSpec, Source, Status, Stdio,
 };
 use std::io::{Read, Seek};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -292,6 +292,32 @@ fn proc_sys_and_dev_show_what_docker_shows() {
     for line in mounts.lines() {
         let at = line.split(' ').nth(4).unwrap();
         assert!(at == "/" || ["/proc", "/sys", "/dev"].iter().any(|p| at.starts_with(p)), "{line}");
+    }
+}
+
+/// Once the nodes were the host's own, and a package's script that changed the mode of /dev/null inside did so outside.
+#[test]
+fn the_hosts_device_nodes_cannot_be_changed_from_inside() {
+    if !able() {
+        return;
+    }
+    let nodes = ["/dev/null", "/dev/zero", "/dev/tty"];
+    let look = || nodes.map(|node| std::fs::metadata(node).unwrap()).map(|m| (m.mode(), m.uid(), m.gid()));
+    let before = look();
+    for privileged in [false, true] {
+        let bed = Bed::new();
+        let mut spec = bed
+            .sh("chmod 600 /dev/null /dev/zero /dev/tty /proc/keys; chown 7:7 /dev/null /dev/zero; \
+             echo x > /dev/null && head -c 4 /dev/zero | wc -c");
+        spec.privileged = privileged;
+        let (_, text) = run(&spec);
+        let after = look();
+        for (node, (mode, uid, gid)) in nodes.iter().zip(before) {
+            std::fs::set_permissions(node, std::fs::Permissions::from_mode(mode)).unwrap();
+            std::os::unix::fs::chown(node, Some(uid), Some(gid)).unwrap();
+        }
+        assert_eq!(before, after, "privileged: {privileged}");
+        assert!(text.ends_with("4\n"), "{text}");
     }
 }
 

@@ -105,6 +105,7 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
 
     let mut staging = Staging::cover_host().doing(|| "mount a memory file system for the setup".into())?;
     staging.attach(&root.mount).doing(|| "attach the root file system".into())?;
+    parts.own_nodes(&mut staging);
     let mut stubs = StubLog::default();
     let mut place = |path: &[u8], want, last| {
         stubs

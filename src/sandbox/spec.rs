@@ -366,6 +366,6 @@ pub struct DeviceSpec {
     pub source: PathBuf,
     /// Path in the container, below `/dev`.
     pub target: Vec<u8>,
-    /// `r`, `w`, `m` letters; a node without `w` is mounted read-only.
+    /// `r`, `w`, `m` letters, as docker takes them.
     pub access: String,
 }

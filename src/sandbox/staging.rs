@@ -3,7 +3,7 @@
 //!
 //! It also holds the files that the engine supplies (secrets, `resolv.conf`), each of which is then mounted on its own.
 
-use crate::sys::mount::{self, INERT, NewFs};
+use crate::sys::mount::{self, NewFs};
 use rustix::fs::{self, FileType, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
 use std::fs::File;
@@ -36,8 +36,9 @@ pub(super) struct Staging {
 impl Staging {
     /// Covers a directory of the host; from now on no path of the host may be opened.
     pub(super) fn cover_host() -> io::Result<Self> {
-        // The files may be scripts to run; the mode keeps everybody but root from the directory itself.
-        let attributes = INERT.difference(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+        // The files may be scripts to run, and the sandbox's own device nodes lie here; the mode keeps everybody but root
+        // from the directory itself, which is out of reach once the root has changed.
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let fs = NewFs::open("tmpfs")?;
         fs.set("mode", "0700")?;
         let mount = fs.mount(attributes)?;
@@ -63,6 +64,16 @@ impl Staging {
         mount::attach(tree, place)
     }
 
+    /// Makes a character device that everybody may use.
+    pub(super) fn node(&mut self, major: u32, minor: u32) -> io::Result<OwnedFd> {
+        let (name, mode) = (self.name(), Mode::from_raw_mode(0o666));
+        fs::mknodat(&self.mount, &name, FileType::CharacterDevice, mode, fs::makedev(major, minor))?;
+        // the umask had its say
+        fs::chmodat(&self.mount, &name, mode, fs::AtFlags::empty())?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(fs::openat(&self.mount, &name, flags, Mode::empty())?)
+    }
+
     /// Makes a file and gives a detached mount of it.
     pub(super) fn file(&mut self, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<OwnedFd> {
         let name = self.name();
@@ -74,6 +85,8 @@ impl Staging {
         }
         fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         let node = fs::openat(&self.mount, &name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        mount::clone_tree(node, false)
+        let tree = mount::clone_tree(node, false)?;
+        mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_NODEV, false)?;
+        Ok(tree)
     }
 }

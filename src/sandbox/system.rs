@@ -1,12 +1,14 @@
 //! What every container finds besides its image: `/proc`, `/sys`, `/dev`, with the parts covered that docker covers.
 //!
 //! All of it is mounted fresh for the sandbox. The mount points must be real directories of the image: a link there is
-//! an error, never followed. Device nodes are the host's own few, each mounted by itself after a look at its number,
-//! on a `/dev` where no other node can be opened.
+//! an error, never followed. The few device nodes are the sandbox's own, each mounted by itself on a `/dev` where no
+//! other node can be opened: a `chmod /dev/null` inside must not change the host's node. Where nodes cannot be made (in
+//! a user namespace) the host's are mounted, read-only, which protects the node and not the device.
 
 use super::error::{Doing, Setup, SetupError, show};
 use super::host::Host;
 use super::spec::{DeviceSpec, IpcNamespace, SandboxSpec};
+use super::staging::Staging;
 use crate::sys::mount::{self, INERT, NewFs};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -50,9 +52,10 @@ const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC
 /// Sources on the host, opened before its paths are covered.
 #[derive(Debug)]
 pub(super) struct HostParts {
-    /// Detached mounts of the standard nodes, in the order of `NODES`.
+    /// The standard nodes, in the order of `NODES`.
     nodes: Vec<OwnedFd>,
-    null: OwnedFd,
+    /// Whether these are still the host's.
+    hosts_nodes: bool,
     /// Further nodes: name below `/dev`, mount.
     devices: Vec<(Vec<u8>, OwnedFd)>,
     /// For a sandbox that may not mount one of its own.
@@ -62,10 +65,8 @@ pub(super) struct HostParts {
 
 impl HostParts {
     pub(super) fn open(spec: &SandboxSpec) -> Setup<Self> {
-        let mut nodes = Vec::with_capacity(NODES.len());
-        for (name, major, minor) in NODES {
-            nodes.push(shielded(host_node(name, major, minor)?).doing(|| format!("take /dev/{name}"))?);
-        }
+        let node = |(name, major, minor)| host_node(name, major, minor);
+        let nodes = NODES.into_iter().map(node).collect::<Setup<_>>()?;
         let mut devices = Vec::new();
         for device in &spec.devices {
             devices.push((below_dev(device), open_device(device)?));
@@ -83,17 +84,31 @@ impl HostParts {
                 Some(shm.doing(|| "take the host's /dev/shm".into())?)
             }
         };
-        Ok(Self { nodes, null: host_node("null", 1, 3)?, devices, sys, shm })
+        Ok(Self { nodes, hosts_nodes: true, devices, sys, shm })
     }
-}
 
-/// Takes a node of the host so that it can be read and written but not changed: root in the container is the owner of
-/// the node, which is the one that the whole machine uses. A read-only mount refuses chmod and chown; what is written to a
-/// device is no change of its file system.
-fn shielded(node: OwnedFd) -> io::Result<OwnedFd> {
-    let tree = mount::clone_tree(node, false)?;
-    mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
-    Ok(tree)
+    /// Makes nodes of the sandbox's own in place of the host's. Where that is not allowed the host's stay.
+    pub(super) fn own_nodes(&mut self, staging: &mut Staging) {
+        let own = NODES.into_iter().map(|(_, major, minor)| staging.node(major, minor)).collect();
+        if let Ok(nodes) = own {
+            self.nodes = nodes;
+            self.hosts_nodes = false;
+        }
+    }
+
+    /// Gives a mount of the standard node at this position.
+    fn node(&self, at: usize) -> io::Result<OwnedFd> {
+        let tree = mount::clone_tree(&self.nodes[at], false)?;
+        if self.hosts_nodes {
+            mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
+        }
+        Ok(tree)
+    }
+
+    /// Gives a mount of the null device.
+    fn null(&self) -> io::Result<OwnedFd> {
+        self.node(0)
+    }
 }
 
 /// Opens a node of the host's `/dev` and makes sure that it is the device it should be.
@@ -119,13 +134,9 @@ fn open_device(device: &DeviceSpec) -> Setup<OwnedFd> {
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Directory) {
         return Err(SetupError::new(doing(), "it is no device node"));
     }
-    if kind != FileType::Directory {
-        return shielded(node).doing(doing);
-    }
     let tree = mount::clone_tree(node, true).doing(doing)?;
-    if !device.access.is_empty() && !device.access.contains('w') {
-        mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, true).doing(doing)?;
-    }
+    // the device can be written to all the same, but the host's node cannot be changed
+    mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, true).doing(doing)?;
     Ok(tree)
 }
 
@@ -144,7 +155,8 @@ fn all_devices(out: &mut Vec<(Vec<u8>, OwnedFd)>) -> io::Result<()> {
         }
         // A node may vanish meanwhile, a mount may be locked: what cannot be shown is left out.
         if let Ok(node) = fs::open(Path::new("/dev").join(entry.file_name()), PLACE, Mode::empty())
-            && let Ok(tree) = if kind.is_dir() { mount::clone_tree(node, true) } else { shielded(node) }
+            && let Ok(tree) = mount::clone_tree(node, true)
+            && mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, true).is_ok()
         {
             out.push((name, tree));
         }
@@ -167,7 +179,7 @@ pub(super) fn proc(place: OwnedFd, spec: &SandboxSpec, parts: &HostParts) -> Set
     sysctls(proc.as_fd(), spec)?;
     mount::attach(&proc, place).doing(|| "mount /proc".into())?;
     if !spec.privileged {
-        cover(proc.as_fd(), "/proc", &MASKED_PROC, &parts.null)?;
+        cover(proc.as_fd(), "/proc", &MASKED_PROC, parts)?;
         for name in READONLY_PROC {
             freeze(proc.as_fd(), name)?;
         }
@@ -197,13 +209,13 @@ pub(super) fn sys(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, hos
         }
     }
     if !spec.privileged {
-        cover(tree.as_fd(), "/sys", &MASKED_SYS, &parts.null)?;
+        cover(tree.as_fd(), "/sys", &MASKED_SYS, parts)?;
     }
     Ok(())
 }
 
 /// Hides files behind the null device and directories behind an empty one.
-fn cover(root: BorrowedFd<'_>, path: &str, names: &[&str], null: &OwnedFd) -> Setup<()> {
+fn cover(root: BorrowedFd<'_>, path: &str, names: &[&str], parts: &HostParts) -> Setup<()> {
     let mut empty: Option<OwnedFd> = None;
     for name in names {
         let doing = || format!("cover {path}/{name}");
@@ -214,7 +226,7 @@ fn cover(root: BorrowedFd<'_>, path: &str, names: &[&str], null: &OwnedFd) -> Se
         };
         let is_dir = FileType::from_raw_mode(fs::fstat(&place).doing(doing)?.st_mode) == FileType::Directory;
         let veil = match (&empty, is_dir) {
-            (_, false) => null.try_clone().and_then(shielded).doing(doing)?,
+            (_, false) => parts.null().doing(doing)?,
             (Some(first), true) => mount::clone_tree(first, false).doing(doing)?,
             (None, true) => NewFs::open("tmpfs")
                 .and_then(|fs| {
@@ -260,8 +272,9 @@ pub(super) fn dev(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, hos
     let nodev = if spec.privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
     let dev = new_fs("tmpfs", &[("mode", "755"), ("size", "65536k")], flags | nodev).doing(doing)?;
     mount::attach(&dev, place).doing(doing)?;
-    for ((name, ..), node) in NODES.iter().zip(&parts.nodes) {
-        attach_file(&dev, name.as_bytes(), node).doing(|| format!("put /dev/{name} there"))?;
+    for (at, (name, ..)) in NODES.iter().enumerate() {
+        let node = parts.node(at).doing(|| format!("take /dev/{name}"))?;
+        attach_file(&dev, name.as_bytes(), &node).doing(|| format!("put /dev/{name} there"))?;
     }
     for (name, target) in LINKS {
         fs::symlinkat(target, &dev, name).doing(|| format!("put /dev/{name} there"))?;
