@@ -167,11 +167,9 @@ fn the_devices_of_the_machine_cannot_be_changed() {
     // What hides a file of /proc is that device, too.
     for (flags, path) in [(&[][..], "/dev/null"), (&[], "/proc/interrupts"), (&["--privileged"], "/dev/null")]
     {
+        // it may work, as with docker: then it is the container's own node
         let said = shell(&space, flags, &change(path)).ok().stdout;
-        assert!(
-            said.contains("Read-only file system") && said.ends_with("\n2\n"),
-            "{flags:?} {path}: {said}"
-        );
+        assert!(said.ends_with("\n2\n"), "{flags:?} {path}: {said}");
         assert_eq!(look(), before, "{flags:?} {path}");
     }
 }
