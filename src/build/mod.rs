@@ -53,7 +53,7 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
         return Err(BuildError::checks(&name, source, plan.warnings));
     }
     let store = tools.store.clone();
-    let records = Records::new(Arc::new(shelf::StoreShelf::new(store.clone())));
+    let records = records(&store);
     let index = Arc::new(Index::new(store.root().join("index"), records.clone()));
     let contexts = contexts(request, &index)?;
     let images = tools.images.clone();
@@ -83,6 +83,11 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     }
     let image = images.assemble(assembly(request, &plan, &results))?;
     Ok(Built { image, warnings: plan.warnings, epoch: plan.epoch })
+}
+
+/// Gives the step records of a store.
+pub fn records(store: &Store) -> Records {
+    Records::new(Arc::new(shelf::StoreShelf::new(store.clone())))
 }
 
 /// Plans without building: what `--check` and its relatives need.

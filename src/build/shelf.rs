@@ -2,7 +2,9 @@
 
 use crate::cache::Shelf;
 use crate::store::Store;
+use crate::sys::fsutil::touch;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 /// Keeps step records in the store, without fsync: a lost record only means that a step runs again.
 pub(super) struct StoreShelf {
@@ -32,5 +34,24 @@ impl Shelf for StoreShelf {
             Err(e) => return Err(e),
         };
         entries.map(|e| Ok(e?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn touched(&self, name: &str) -> io::Result<Option<i64>> {
+        match self.store.root().join(name).symlink_metadata() {
+            Ok(meta) => Ok(Some(meta.mtime())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn touch(&self, name: &str) -> io::Result<()> {
+        touch(&self.store.root().join(name))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.store.root().join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }

@@ -263,6 +263,16 @@ mod tests {
             names.dedup();
             Ok(names)
         }
+        fn touched(&self, name: &str) -> io::Result<Option<i64>> {
+            Ok(self.0.lock().unwrap().contains_key(name).then_some(0))
+        }
+        fn touch(&self, _name: &str) -> io::Result<()> {
+            Ok(())
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.lock().unwrap().remove(name);
+            Ok(())
+        }
     }
 
     fn record(n: u8) -> StepRecord {

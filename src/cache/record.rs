@@ -9,6 +9,8 @@ use std::io;
 const MAGIC: &str = "rbstep1";
 /// No honest record is longer, in bytes.
 const LIMIT: u64 = 4 << 20;
+/// No honest memo is longer, in bytes: two ids and their line ends.
+const MEMO_LIMIT: u64 = 160;
 
 /// Keeps small files by name; the store gives one. Names are relative paths that this room makes from hex digits.
 pub trait Shelf: Send + Sync {
@@ -18,7 +20,17 @@ pub trait Shelf: Send + Sync {
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Lists the file names below a directory name.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// Says when a file was written or last touched, in seconds since the epoch; `None` when it is not there.
+    fn touched(&self, name: &str) -> io::Result<Option<i64>>;
+    /// Makes now the time at which a file was last touched. Absence is fine.
+    fn touch(&self, name: &str) -> io::Result<()>;
+    /// Removes a file; absence is fine.
+    fn remove(&self, name: &str) -> io::Result<()>;
 }
+
+/// How old the time of a record's last use may be before a hit renews it, in seconds: so a hit costs one look at the
+/// file and seldom a write, and "least recently used" is exact to the hour.
+const TOUCH_AFTER: i64 = 3600;
 
 /// What is known of a step that ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,15 +74,83 @@ impl Records {
         self.shelf.write(&name(&record.key), &encode(record))
     }
 
-    /// Finds what was noted under a hash: what a selection takes from a result that never changes.
-    pub fn memo(&self, name: &[u8; 32]) -> Option<ContentId> {
-        let bytes = self.shelf.read(&memo_name(name), 64).ok()??;
-        std::str::from_utf8(&bytes).ok()?.parse().ok()
+    /// Notes that a record has been used, unless that was noted within the hour. A failure does no harm.
+    pub fn touch(&self, key: &CacheKey, now: i64) {
+        let name = name(key);
+        let Ok(Some(last)) = self.shelf.touched(&name) else { return };
+        // a time in the future comes from a clock that was wrong
+        if now.saturating_sub(last) >= TOUCH_AFTER || last.saturating_sub(now) >= TOUCH_AFTER {
+            let _ = self.shelf.touch(&name);
+        }
     }
 
-    /// Notes it.
-    pub fn put_memo(&self, name: &[u8; 32], content: &ContentId) -> io::Result<()> {
-        self.shelf.write(&memo_name(name), content.to_string().as_bytes())
+    /// Removes a record; absence is fine.
+    pub fn remove(&self, key: &CacheKey) -> io::Result<()> {
+        self.shelf.remove(&name(key))
+    }
+
+    /// Finds what was noted under a hash: what a selection takes from a result that never changes.
+    pub fn memo(&self, name: &[u8; 32]) -> Option<ContentId> {
+        let bytes = self.shelf.read(&memo_name(name), MEMO_LIMIT).ok()??;
+        std::str::from_utf8(&bytes).ok()?.lines().next()?.parse().ok()
+    }
+
+    /// Notes it, with the result that it is about.
+    pub fn put_memo(&self, name: &[u8; 32], content: &ContentId, result: &ResultId) -> io::Result<()> {
+        self.shelf.write(&memo_name(name), format!("{content}\n{result}\n").as_bytes())
+    }
+
+    /// Removes what was noted about results that `gone` says are no more. Gives how many notes that were.
+    pub fn prune_memos(&self, gone: &dyn Fn(&ResultId) -> bool) -> usize {
+        let about = |bytes: &[u8]| -> Option<ResultId> {
+            std::str::from_utf8(bytes).ok()?.lines().nth(1)?.parse().ok()
+        };
+        let mut removed = 0;
+        for name in self.names("memos") {
+            let Ok(Some(bytes)) = self.shelf.read(&name, MEMO_LIMIT) else { continue };
+            if about(&bytes).is_none_or(|result| gone(&result)) && self.shelf.remove(&name).is_ok() {
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Lists all records that can be read with the time of their last use, in seconds since the epoch; the names of
+    /// damaged ones come apart.
+    pub fn uses(&self) -> (Vec<(StepRecord, i64)>, Vec<String>) {
+        let (mut uses, mut damaged) = (Vec::new(), Vec::new());
+        for name in self.names("steps") {
+            let Ok(bytes) = self.shelf.read(&name, LIMIT) else { continue };
+            match bytes.as_deref().map(decode) {
+                Some(Some(record)) => {
+                    let last = self.shelf.touched(&name).ok().flatten();
+                    let ended = i64::try_from(record.ended).unwrap_or(0);
+                    uses.push((record, last.unwrap_or(ended)));
+                }
+                Some(None) => damaged.push(name),
+                None => {}
+            }
+        }
+        (uses, damaged)
+    }
+
+    /// Removes a file that [`Records::uses`] called damaged, unless it has become whole.
+    pub fn remove_damaged(&self, name: &str) {
+        if let Ok(Some(bytes)) = self.shelf.read(name, LIMIT)
+            && decode(&bytes).is_none()
+        {
+            let _ = self.shelf.remove(name);
+        }
+    }
+
+    /// Lists the files in the numbered directories below one.
+    fn names(&self, top: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        for shard in self.shelf.list(top).unwrap_or_default() {
+            let files = self.shelf.list(&format!("{top}/{shard}")).unwrap_or_default();
+            out.extend(files.into_iter().map(|file| format!("{top}/{shard}/{file}")));
+        }
+        out
     }
 
     /// Finds what was noted about something outside, an URL for example; the caller checks what it means.

@@ -20,6 +20,9 @@ pub struct Card {
     pub id: String,
     /// As typed.
     pub image: String,
+    /// The ID behind it.
+    #[serde(default)]
+    pub image_id: String,
     /// The process that holds it.
     pub pid: u32,
     /// Labels of image and command line.
@@ -102,8 +105,37 @@ impl Drop for Claim {
 impl Card {
     /// Describes a container of this process.
     pub fn new(id: &ContainerId, image: &str, labels: &BTreeMap<String, String>) -> Self {
-        Self { id: id.to_string(), image: image.to_owned(), pid: std::process::id(), labels: labels.clone() }
+        let (id, image) = (id.to_string(), image.to_owned());
+        Self { id, image, image_id: String::new(), pid: std::process::id(), labels: labels.clone() }
     }
+
+    /// Adds which image the name meant when the container was made.
+    #[must_use]
+    pub fn with_image_id(mut self, id: &crate::digest::ImageId) -> Self {
+        self.image_id = id.to_string();
+        self
+    }
+}
+
+/// Lists the containers that run now with their names, in no order. One whose card is just being written is left out.
+pub fn running(store: &Store) -> Result<Vec<(String, Card)>, StoreError> {
+    let dir = store.root().join("containers");
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?.flatten() {
+        let path = entry.path();
+        let Ok(mut file) = open(&path, false) else { continue };
+        let mut text = Vec::new();
+        let card = match (&mut file).take(CARD_LIMIT).read_to_end(&mut text) {
+            Ok(_) => serde_json::from_slice::<Card>(&text),
+            Err(_) => continue,
+        };
+        // shared: two who look at the same time do not hinder each other
+        let held = matches!(Lock::on(file, LockKind::Shared), Ok(None));
+        if let (true, Ok(card)) = (held, card) {
+            out.push((entry.file_name().to_string_lossy().into_owned(), card));
+        }
+    }
+    Ok(out)
 }
 
 fn open(path: &Path, create: bool) -> std::io::Result<File> {

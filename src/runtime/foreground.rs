@@ -133,10 +133,10 @@ pub fn run_foreground(request: &RunRequest, tools: Tools<'_>) -> Result<Outcome,
     let id = ContainerId::random()?;
     let hostname = hostname(request, &id)?;
     let config = ContainerConfig::new(&request.image.config.config, &request.process, &hostname)?;
-    let card = Card::new(&id, &request.image_name, &config.labels);
+    let card = Card::new(&id, &request.image_name, &config.labels).with_image_id(&request.image.id);
     let _claim = Claim::take(tools.store, request.name.as_ref(), &card)?;
     write_cidfile(request, &id)?;
-    let prepared = tools.snapshots.prepare(&request.image.top())?;
+    let prepared = tools.snapshots.prepare_for("container", &request.image.top())?;
     let mounts = Mounts::prepare(&request.volumes, &config.volumes, &prepared.parent, tools.store)?;
     let joined = request.network.join(&hostname, tools.note)?;
     if let Some(signal) = signals.interrupted() {

@@ -17,7 +17,7 @@ pub mod signals;
 mod terminal;
 pub mod volume;
 
-pub use claim::{Card, Claim};
+pub use claim::{Card, Claim, running};
 pub use config::{ContainerConfig, Overrides};
 pub use error::RunError;
 pub use foreground::{Confinement, Outcome, RunRequest, Tools, run_foreground};

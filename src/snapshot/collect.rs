@@ -11,6 +11,17 @@ use std::io;
 /// Held together by commits, alone by removal.
 pub(super) const PUBLISH: &str = "publish";
 
+/// What must stay, as [`Snapshots::evict`] asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// These and what they stand on, beside those that were named before.
+    Now(Vec<ResultId>),
+    /// Nothing new since the last answer.
+    AsBefore,
+    /// It cannot be found out, so nothing more may be removed.
+    Unknown,
+}
+
 /// The further names of each snapshot.
 type Aliases = HashMap<ResultId, Vec<ResultId>>;
 
@@ -57,64 +68,159 @@ impl Snapshots {
         if records.iter().any(|record| self.real(&record.parent) == Some(id)) {
             return Ok(false);
         }
-        self.take_away(&grave, &id, aliases.get(&id).map_or(&[], Vec::as_slice))
+        let Some(_lock) = self.lock_alone(&id)? else { return Ok(self.real(&id).is_none()) };
+        self.bury(&grave, &id, aliases.get(&id).map_or(&[], Vec::as_slice))?;
+        Ok(true)
     }
 
     /// Removes all snapshots but those in `keep`, those in use by any process, and what these stand on. Gives the
     /// removed ones. A snapshot that a build finds at the same moment is either held by it in time or missing for it.
     pub fn collect(&self, keep: &HashSet<ResultId>) -> Result<Vec<SnapshotInfo>, SnapshotError> {
+        let (records, _) = self.read_all()?;
+        let parents = self.parents(&records);
+        let mut order: Vec<ResultId> = records.iter().map(|record| record.id).collect();
+        // the tops of stacks come first
+        order.sort_by_key(|id| std::cmp::Reverse(depth(&parents, *id)));
+        let mut first = true;
+        let mut roots = || match std::mem::replace(&mut first, false) {
+            true => Roots::Now(keep.iter().copied().collect()),
+            false => Roots::AsBefore,
+        };
+        self.evict(&order, &mut roots)
+    }
+
+    /// Removes those of the `victims`, in this order, that nothing stands on, that no process holds and that are
+    /// neither a root nor below one. Gives the removed ones.
+    ///
+    /// `roots` is asked at the beginning and again whenever a victim has been locked: whoever makes something a
+    /// root holds it until that is on record, so once we have the lock all roots that lead to the victim can be seen.
+    /// A snapshot that a build finds at the same moment is either held by it in time or missing for it. A crash leaves
+    /// each snapshot whole or gone; an alias that leads nowhere is removed by the next [`Snapshots::remove_garbage`].
+    pub fn evict(
+        &self,
+        victims: &[ResultId],
+        roots: &mut dyn FnMut() -> Roots,
+    ) -> Result<Vec<SnapshotInfo>, SnapshotError> {
         // dropped last: the slow part, deleting, comes after the lock is given back
         let grave = self.inner.store.temp_dir("removed")?;
         // no commit comes in between, which could put something onto a snapshot that we take for unused
         let _alone = self.inner.store.lock(PUBLISH, LockKind::Exclusive)?;
         let (records, mut aliases) = self.read_all()?;
-        let parents: HashMap<ResultId, ResultId> =
-            records.iter().map(|r| (r.id, self.real(&r.parent).unwrap_or(r.parent))).collect();
-        let mut live: HashSet<ResultId> = HashSet::new();
-        let spare = |live: &mut HashSet<ResultId>, top: ResultId| {
-            let mut next = Some(top);
+        let parents = self.parents(&records);
+        let mut records: HashMap<ResultId, Record> = records.into_iter().map(|r| (r.id, r)).collect();
+        let mut above: HashMap<ResultId, usize> = HashMap::new();
+        for parent in parents.values() {
+            *above.entry(*parent).or_default() += 1;
+        }
+        let mut live = HashSet::new();
+        let mut removed = Vec::new();
+        if !self.spare(&mut live, &parents, roots()) {
+            return Ok(removed);
+        }
+        for id in victims {
+            if live.contains(id) || above.get(id).is_some_and(|n| *n > 0) || !records.contains_key(id) {
+                continue;
+            }
+            let Some(lock) = self.lock_alone(id)? else { continue };
+            if !self.spare(&mut live, &parents, roots()) {
+                break;
+            }
+            if live.contains(id) {
+                continue;
+            }
+            let names = aliases.remove(id).unwrap_or_default();
+            self.bury(&grave, id, &names)?;
+            drop(lock);
+            if let Some(below) = parents.get(id).and_then(|parent| above.get_mut(parent)) {
+                *below -= 1;
+            }
+            removed.extend(records.remove(id).map(|record| describe(record, names)));
+        }
+        Ok(removed)
+    }
+
+    /// Adds roots and what they stand on; false when they are not known.
+    fn spare(
+        &self,
+        live: &mut HashSet<ResultId>,
+        parents: &HashMap<ResultId, ResultId>,
+        roots: Roots,
+    ) -> bool {
+        let roots = match roots {
+            Roots::AsBefore => return true,
+            Roots::Unknown => return false,
+            Roots::Now(roots) => roots,
+        };
+        for root in roots {
+            let mut next = self.real(&root);
             while let Some(id) = next.filter(|id| live.insert(*id)) {
                 next = parents.get(&id).copied();
             }
-        };
-        for id in keep.iter().filter_map(|id| self.real(id)) {
-            spare(&mut live, id);
         }
-        // the tops of stacks come first, so that what lies below is never missing for somebody above
-        let mut order = records;
-        order.sort_by_key(|record| std::cmp::Reverse(depth(&parents, record.id)));
-        let mut removed = Vec::new();
-        for record in order {
-            let names = aliases.remove(&record.id).unwrap_or_default();
-            if live.contains(&record.id) {
+        true
+    }
+
+    fn parents(&self, records: &[Record]) -> HashMap<ResultId, ResultId> {
+        records.iter().map(|r| (r.id, self.real(&r.parent).unwrap_or(r.parent))).collect()
+    }
+
+    /// Says whether some process uses a snapshot itself; what only stands below a used one is not asked for.
+    pub fn is_held(&self, id: &ResultId) -> bool {
+        self.real(id).is_some_and(|id| matches!(self.lock_alone(&id), Ok(None)))
+    }
+
+    /// Removes what is no snapshot: directories without a valid record and aliases that lead nowhere. Gives how many.
+    /// What belongs to another mode of the same store stays.
+    pub fn remove_garbage(&self) -> Result<usize, SnapshotError> {
+        let grave = self.inner.store.temp_dir("garbage")?;
+        let _alone = self.inner.store.lock(PUBLISH, LockKind::Exclusive)?;
+        let dir = self.inner.store.path("snapshots");
+        let mut removed = 0;
+        for entry in std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?.flatten() {
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<ResultId>().ok()) else {
                 continue;
-            }
-            if self.take_away(&grave, &record.id, &names)? {
-                removed.push(describe(record, names));
-            } else {
-                spare(&mut live, record.id);
+            };
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                if self.real(&id).is_none() && std::fs::remove_file(entry.path()).is_ok() {
+                    removed += 1;
+                }
+            } else if self.is_garbage(&id)
+                && let Some(_lock) = self.lock_alone(&id)?
+            {
+                self.bury(&grave, &id, &[])?;
+                removed += 1;
             }
         }
         Ok(removed)
     }
 
-    /// Removes one directory if nobody else has it locked: by a rename, so that nobody sees half of it.
-    fn take_away(&self, grave: &TempDir, id: &ResultId, aliases: &[ResultId]) -> Result<bool, SnapshotError> {
+    /// Locks a snapshot's directory for ourselves; `None` when somebody uses it, or when it is not there.
+    ///
+    /// Whoever wants to use it meanwhile waits, so this is held for a moment only.
+    fn lock_alone(&self, id: &ResultId) -> Result<Option<Lock>, SnapshotError> {
         let path = self.dir(id);
         let dir = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(StoreError::io("open", &path))?,
         };
-        let Some(_alone) = Lock::on(dir, LockKind::Exclusive).map_err(StoreError::io("lock", &path))? else {
-            return Ok(false);
-        };
+        Ok(Lock::on(dir, LockKind::Exclusive).map_err(StoreError::io("lock", &path))?)
+    }
+
+    /// Removes a directory that is locked: by a rename, so that nobody sees half of it.
+    fn bury(&self, grave: &TempDir, id: &ResultId, aliases: &[ResultId]) -> Result<(), SnapshotError> {
+        let path = self.dir(id);
         std::fs::rename(&path, grave.path().join(id.to_string())).map_err(StoreError::io("remove", &path))?;
         self.forget(id);
         for alias in aliases {
             let link = self.dir(alias);
-            std::fs::remove_file(&link).map_err(StoreError::io("remove", &link))?;
+            match std::fs::remove_file(&link) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("remove", &link)(e).into());
+                }
+                _ => {}
+            }
         }
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Snapshots {
@@ -22,8 +23,13 @@ impl Snapshots {
     /// # Errors
     /// The parent is missing, or the directory cannot be made.
     pub fn prepare(&self, parent: &ResultId) -> Result<Prepared, SnapshotError> {
+        self.prepare_for("step", parent)
+    }
+
+    /// The same; `purpose` becomes part of the directory's name in `tmp/`, so that it can be told whose it is.
+    pub fn prepare_for(&self, purpose: &str, parent: &ResultId) -> Result<Prepared, SnapshotError> {
         let parent = self.get(parent)?;
-        let dir = self.inner.store.temp_dir("step")?;
+        let dir = self.inner.store.temp_dir(purpose)?;
         let (upper, work) = (dir.path().join("snapshot/fs"), dir.path().join("work"));
         let make = |path: &Path, mode: u32| {
             let made = std::fs::DirBuilder::new().mode(mode).create(path);
@@ -137,6 +143,8 @@ impl Snapshots {
         let _commits = self.inner.store.lock(PUBLISH, LockKind::Shared)?;
         let existed = !self.publish(&staged, &id)?;
         if !existed {
+            // a snapshot without files takes its directories and records
+            self.inner.grown.fetch_add(record.bytes + record.tree_bytes + 4096, Ordering::Relaxed);
             self.remember(id, Arc::new(Loaded::new(record, Some(Arc::new(diff)))));
         }
         let real = self.real(&id).ok_or(SnapshotError::Missing(id))?;

@@ -104,10 +104,11 @@ impl Snapshots {
         let missing = |_| SnapshotError::Missing(*id);
         let dir = File::open(&path).map_err(missing)?;
         let inode = dir.metadata().map_err(missing)?.ino();
-        let lock = Lock::on(dir, LockKind::Shared).map_err(StoreError::io("lock", &path))?;
+        // waits only for a collector, which moves it away or lets it go at once
+        let lock = Lock::on_waiting(dir, LockKind::Shared).map_err(StoreError::io("lock", &path))?;
         // a collector may have taken it away between the two
         let still = path.metadata().is_ok_and(|meta| meta.ino() == inode);
-        let lock = Arc::new(lock.filter(|_| still).ok_or(SnapshotError::Missing(*id))?);
+        let lock = Arc::new(Some(lock).filter(|_| still).ok_or(SnapshotError::Missing(*id))?);
         all.retain(|_, lock| lock.strong_count() > 0);
         all.insert(*id, Arc::downgrade(&lock));
         Ok(lock)
@@ -138,18 +139,34 @@ impl Snapshots {
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Reads a record and checks that it and what it describes are whole and of use in our mode.
-    pub(super) fn read_record(&self, id: &ResultId) -> Result<Option<Record>, SnapshotError> {
+    /// Reads a record and checks that it is whole and that of this snapshot.
+    fn own_record(&self, id: &ResultId) -> Result<Option<Record>, SnapshotError> {
         let Some(bytes) = self.inner.store.read(&format!("snapshots/{id}/record.json"), MAX_RECORD)? else {
             return Ok(None);
         };
-        let Some(mut record) = unseal::<Record>(&bytes).filter(|record| record.id == *id) else {
+        let Some(record) = unseal::<Record>(&bytes).filter(|record| record.id == *id) else {
             return Ok(None);
         };
         let tree = self.dir(id).join("tree").metadata();
         if tree.is_ok_and(|tree| tree.len() != record.tree_bytes) {
             return Ok(None);
         }
+        Ok(Some(record))
+    }
+
+    /// Says whether a directory among the snapshots is none, in any mode.
+    pub(super) fn is_garbage(&self, id: &ResultId) -> bool {
+        match self.own_record(id) {
+            Ok(Some(record)) => record.boot != self.inner.boot && !self.survived(id),
+            Ok(None) => true,
+            // perhaps only we cannot read it
+            Err(_) => false,
+        }
+    }
+
+    /// Reads a record and checks that it and what it describes are whole and of use in our mode.
+    pub(super) fn read_record(&self, id: &ResultId) -> Result<Option<Record>, SnapshotError> {
+        let Some(mut record) = self.own_record(id)? else { return Ok(None) };
         let marks_fit = match (self.inner.mode, record.user_marks) {
             (SnapshotMode::Overlay { userxattr }, Some(user_marks)) => userxattr == user_marks,
             _ => true,

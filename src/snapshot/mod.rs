@@ -6,6 +6,7 @@
 //!     tree          the layer's diff; lookups, keys and tars come from it
 //!     record.json   what it is; written last, sealed: without a valid one the directory is garbage and invisible
 //!     layer*.json   what has been found out about its tar, one a time clamp
+//!     usage         how much disk fs/ takes, once somebody has asked
 //! snapshots/<result id> -> <another>      an alias
 //! ```
 //!
@@ -24,10 +25,13 @@ mod load;
 mod prepared;
 mod record;
 mod stack;
+mod usage;
 mod view;
 
+pub use collect::Roots;
 pub use prepared::Prepared;
 pub use record::{LayerInfo, SnapshotInfo, StepRecord};
+pub use usage::Usage;
 pub use view::{Resolved, View};
 
 use crate::digest::ResultId;
@@ -37,6 +41,7 @@ use crate::sys::fsutil;
 use crate::tree::TreePath;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 /// How writable trees are made on this machine.
@@ -122,6 +127,8 @@ struct Inner {
     held: Mutex<HashMap<ResultId, Weak<Lock>>>,
     /// What this process has found or made and not used yet; the tops only, since they hold what is below.
     pins: Mutex<HashMap<ResultId, Arc<Lock>>>,
+    /// Bytes of files in what has been committed here and was not there before.
+    grown: AtomicU64,
 }
 
 /// A committed stack of layers, held against removal as long as a clone lives.
@@ -164,6 +171,7 @@ impl Snapshots {
             loaded: Mutex::default(),
             held: Mutex::default(),
             pins: Mutex::default(),
+            grown: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -176,6 +184,11 @@ impl Snapshots {
     /// Gives the store that they are in.
     pub fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    /// Gives the bytes of files in the snapshots that this process has added; 0 says that it has added none.
+    pub fn grown(&self) -> u64 {
+        self.inner.grown.load(Ordering::Relaxed)
     }
 
     fn dir(&self, id: &ResultId) -> PathBuf {

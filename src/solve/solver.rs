@@ -138,6 +138,8 @@ impl Solver<'_> {
     fn base(&self, vertex: &Vertex, diff_ids: &[crate::digest::DiffId]) -> Result<ResultId, Box<SolveError>> {
         let chain = diff_ids.iter().fold(None, |below, diff| Some(ChainId::push(below.as_ref(), diff)));
         let result = chain.map_or(ResultId::scratch(), |chain| ResultId::chain(&chain));
+        // if they are here they stay until the build ends, whatever becomes of the image
+        self.env.snapshots.has(&result);
         let announced = self.announce(vertex);
         self.end(vertex, &announced, Outcome::Cached, None, Some(&result));
         Ok(result)
@@ -176,7 +178,10 @@ impl Solver<'_> {
             return None;
         }
         let record = self.env.records.get(key)?;
-        self.env.snapshots.has(&record.result).then_some(record.result)
+        // from here on it is ours: nobody removes it while this build runs
+        let found = self.env.snapshots.has(&record.result).then_some(record.result)?;
+        self.env.records.touch(key, seconds_now());
+        Some(found)
     }
 
     /// Takes the key's lock, so that of several builds that want the step one runs it, and looks once more.
@@ -207,7 +212,7 @@ impl Solver<'_> {
             label: vertex.label.clone(),
             place: self.place(vertex),
             parts: named.parts.clone(),
-            ended: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            ended: u64::try_from(seconds_now()).unwrap_or(0),
             took_ms: millis(begun.elapsed()),
         };
         let io = |source| OpError::Io { action: "keep the step's record".into(), source };
@@ -285,6 +290,12 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Failed(_) => "failed",
         Outcome::Cancelled => "canceled",
     }
+}
+
+/// Seconds since the epoch; 0 before it.
+fn seconds_now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn millis(time: Duration) -> u64 {

@@ -24,7 +24,11 @@ pub struct Lock {
 
 impl Lock {
     pub(super) fn wait(path: &Path, kind: LockKind) -> Result<Self, StoreError> {
-        let file = open(path)?;
+        Self::on_waiting(open(path)?, kind).map_err(StoreError::io("lock", path))
+    }
+
+    /// Locks an open file or directory, waiting for others.
+    pub(crate) fn on_waiting(file: File, kind: LockKind) -> io::Result<Self> {
         let how = match kind {
             LockKind::Shared => FlockOperation::LockShared,
             LockKind::Exclusive => FlockOperation::LockExclusive,
@@ -33,7 +37,7 @@ impl Lock {
             match flock(&file, how) {
                 Ok(()) => return Ok(Self { _file: file }),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(StoreError::io("lock", path)(e.into())),
+                Err(e) => return Err(e.into()),
             }
         }
     }

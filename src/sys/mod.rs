@@ -14,4 +14,5 @@ pub mod netlink;
 pub mod netlink_nft;
 pub mod netlink_route;
 pub mod process;
+pub mod usage;
 pub mod xattr;

@@ -36,6 +36,8 @@ pub(super) fn open(
             OpError::Mount { kind: "cache", target: target.clone(), why: error.to_string() }
         }
     })?;
+    // the time of its last use, for the garbage collector; a failure does no harm
+    let _ = crate::sys::fsutil::touch(&dir.join("name"));
     Ok((dir.join("data"), lock))
 }
 

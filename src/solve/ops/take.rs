@@ -58,7 +58,7 @@ impl Taken {
         let selection = copy::select(&Sources::paths(&env.snapshots.get(&result)?.view()), op)?;
         let content = selection.key_id();
         // losing it costs time only
-        let _ = env.records.put_memo(&memo, &content);
+        let _ = env.records.put_memo(&memo, &content, &result);
         Ok(Self { content, result: Some(result), selection: Some(selection), remotes: None })
     }
 

@@ -1,0 +1,84 @@
+//! How much disk a tree takes, as `du` counts: allocated blocks, directories too, without following any link.
+
+use super::fsutil;
+use rustix::fs::{FileType, OFlags, Stat};
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Gives the bytes that an inode has allocated.
+pub fn allocated(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512)
+}
+
+/// Looks at everything in the tree at `path`, itself first, in no further order. What vanishes meanwhile or cannot be
+/// opened is passed over; a tree that is not there is empty.
+pub fn walk(path: &Path, each: &mut dyn FnMut(&Stat)) -> io::Result<()> {
+    let root = match fsutil::open_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    each(&rustix::fs::fstat(&root)?);
+    // paths instead of descriptors, so that a deep tree needs no more than two of these
+    let mut rest = vec![OsString::new()];
+    while let Some(here) = rest.pop() {
+        let name = if here.is_empty() { OsStr::new(".") } else { here.as_os_str() };
+        let Ok(dir) = fsutil::open_beneath(root.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY) else {
+            continue;
+        };
+        let Ok(names) = fsutil::names(dir.as_fd()) else { continue };
+        for name in names {
+            let Ok(Some(stat)) = fsutil::stat_at(dir.as_fd(), &name) else { continue };
+            each(&stat);
+            if fsutil::file_type(&stat) == FileType::Directory {
+                let joined = [here.as_bytes(), name.as_bytes()];
+                let path = if here.is_empty() { name.as_bytes().to_vec() } else { joined.join(&b'/') };
+                rest.push(OsStr::from_bytes(&path).to_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives the bytes that a tree takes; a file with several names in it counts once.
+pub fn measure(path: &Path) -> io::Result<u64> {
+    let (mut sum, mut seen) = (0u64, HashSet::new());
+    walk(path, &mut |stat| {
+        if fsutil::file_type(stat) == FileType::Directory || stat.st_nlink == 1 || seen.insert(stat.st_ino) {
+            sum = sum.saturating_add(allocated(stat));
+        }
+    })?;
+    Ok(sum)
+}
+
+/// Gives size and free space, in bytes, of the disk that `path` is on; free is what an ordinary user gets.
+pub fn disk(path: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok((stat.f_blocks.saturating_mul(stat.f_frsize), stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_takes_what_du_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b/c");
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(deep.join("big"), vec![1u8; 100_000]).unwrap();
+        std::fs::hard_link(deep.join("big"), dir.path().join("again")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
+        std::fs::File::create(dir.path().join("hole")).unwrap().set_len(1 << 30).unwrap();
+        let du = std::process::Command::new("du").args(["-s", "-B1"]).arg(dir.path()).output().unwrap();
+        let du: u64 =
+            String::from_utf8(du.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        assert_eq!(measure(dir.path()).unwrap(), du);
+        assert_eq!(measure(&dir.path().join("absent")).unwrap(), 0);
+        let (size, free) = disk(dir.path()).unwrap();
+        assert!(size > free && free > 0);
+    }
+}
