@@ -14,7 +14,7 @@ use crate::context::{BuildContext, IgnoreRules, load_ignore};
 use crate::dockerfile;
 use crate::image::{AssembleRequest, Images};
 use crate::oci::History;
-use crate::plan::{self, Plan};
+use crate::plan::{self, From, Op, Plan, RunMount};
 use crate::progress::{Event, EventSink};
 use crate::sandbox::Launcher;
 use crate::snapshot::Snapshots;
@@ -55,6 +55,10 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     let store = tools.store.clone();
     let records = records(&store);
     let index = Arc::new(Index::new(store.root().join("index"), records.clone()));
+    if takes_from_a_context(&plan) {
+        // opening sled takes longer than the walk of a small context; so it starts now, beside the rest
+        index.open_beside();
+    }
     let contexts = contexts(request, &index)?;
     let images = tools.images.clone();
     let sink = tools.sink.clone();
@@ -88,6 +92,18 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
 /// Gives the step records of a store.
 pub fn records(store: &Store) -> Records {
     Records::new(Arc::new(shelf::StoreShelf::new(store.clone())))
+}
+
+fn takes_from_a_context(plan: &Plan) -> bool {
+    let context = |from: &From| matches!(from, From::Context(_));
+    plan.graph.node_weights().any(|vertex| match &vertex.op {
+        Op::Copy(copy) => context(&copy.from),
+        Op::Run(run) => run.mounts.iter().any(|mount| match mount {
+            RunMount::Bind { from, .. } | RunMount::Cache { from, .. } => context(from),
+            _ => false,
+        }),
+        _ => false,
+    })
 }
 
 /// Plans without building: what `--check` and its relatives need.

@@ -16,8 +16,6 @@ pub(super) struct IndexedStats {
 impl IndexedStats {
     /// Keeps the context apart from others by its absolute path.
     pub(super) fn new(index: Arc<Index>, dir: &Path) -> Self {
-        // opening sled takes longer than the walk of a small context; so it starts now, beside the rest
-        index.open_beside();
         Self { index, context: dir.to_string_lossy().into_owned(), fresh: Mutex::new(Vec::new()) }
     }
 }

@@ -21,6 +21,9 @@ use crate::snapshot::LayerInfo;
 use rayon::prelude::*;
 use std::collections::HashMap;
 
+/// The diff ID of a layer with nothing in it: a tar of two empty blocks.
+const EMPTY_TAR: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+
 /// What [`Images::assemble`] puts together.
 #[derive(Debug, Clone)]
 pub struct AssembleRequest {
@@ -89,17 +92,19 @@ impl Images {
 
     fn new_layer(&self, result: &ResultId, epoch: Option<i64>) -> Result<Option<NewLayer>, ImageError> {
         let known = self.snapshots.layer_at(result, epoch)?;
-        let files = self.layer_files(result)?;
-        if files.diff.is_empty() {
-            return Ok(None);
-        }
-        if let LayerInfo { diff_id: Some(diff_id), tar_size: Some(tar_size), .. } = known {
-            return Ok(Some(NewLayer { result: *result, diff_id, tar_size }));
-        }
-        let (diff_id, tar_size) = layer::diff_id(&files.diff, &|path| files.open(path), epoch)?;
-        let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size: Some(tar_size), blob: known.blob };
-        self.snapshots.set_layer(result, epoch, &info)?;
-        Ok(Some(NewLayer { result: *result, diff_id, tar_size }))
+        let (diff_id, tar_size) = match known {
+            // nothing of the layer is looked at
+            LayerInfo { diff_id: Some(diff_id), tar_size: Some(tar_size), .. } => (diff_id, tar_size),
+            LayerInfo { blob, .. } => {
+                let files = self.layer_files(result)?;
+                let (diff_id, tar_size) = layer::diff_id(&files.diff, &|path| files.open(path), epoch)?;
+                let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size: Some(tar_size), blob };
+                self.snapshots.set_layer(result, epoch, &info)?;
+                (diff_id, tar_size)
+            }
+        };
+        let changed = diff_id.0.as_str() != EMPTY_TAR;
+        Ok(changed.then(|| NewLayer { result: *result, diff_id, tar_size }))
     }
 
     /// Writes the documents, makes the stack findable by its chain IDs and gives the names.

@@ -86,12 +86,24 @@ impl Snapshots {
         let mut chain = Vec::new();
         let mut next = top;
         while next != scratch {
-            let loaded = self.load(&next)?;
             chain.push(next);
-            next = self.real(&loaded.record.parent).unwrap_or(loaded.record.parent);
+            next = self.below(&next)?;
         }
         let lowers = chain.iter().map(|id| self.dir(id).join("fs")).collect();
         Ok(Snapshot { id: top, lowers, chain, layers: self.clone(), _held: Some(held) })
+    }
+
+    /// Gives what a snapshot stands on. It is looked up once: what is below a held snapshot is not removed, and a build
+    /// of many steps asks for the whole chain at every step.
+    fn below(&self, id: &ResultId) -> Result<ResultId, SnapshotError> {
+        let known = self.inner.below.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+        if let Some(parent) = known {
+            return Ok(parent);
+        }
+        let parent = self.load(id)?.record.parent;
+        let parent = self.real(&parent).unwrap_or(parent);
+        self.inner.below.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, parent);
+        Ok(parent)
     }
 
     /// Takes the shared lock on a snapshot's directory; one for all users in this process.
@@ -136,6 +148,7 @@ impl Snapshots {
 
     pub(super) fn forget(&self, id: &ResultId) {
         self.inner.pins.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.inner.below.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 

@@ -123,6 +123,8 @@ struct Inner {
     boot: String,
     /// Records and diffs that have been read; both never change under one id.
     loaded: Mutex<HashMap<ResultId, Arc<load::Loaded>>>,
+    /// What each known snapshot stands on, aliases followed.
+    below: Mutex<HashMap<ResultId, ResultId>>,
     /// Locks that somebody in this process holds.
     held: Mutex<HashMap<ResultId, Weak<Lock>>>,
     /// What this process has found or made and not used yet; the tops only, since they hold what is below.
@@ -169,6 +171,7 @@ impl Snapshots {
             mode,
             boot,
             loaded: Mutex::default(),
+            below: Mutex::default(),
             held: Mutex::default(),
             pins: Mutex::default(),
             grown: AtomicU64::new(0),
