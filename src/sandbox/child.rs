@@ -120,9 +120,13 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
         if crate::tree::TreePath::clean(&target).is_root() {
             return Err(SetupError::new("mount /", "the target of a mount cannot be the root"));
         }
+        let covers = mount.takes_the_look_of_its_place();
         let (tree, point) = mount.build(&mut staging, host, spec.privileged)?;
-        mount::attach(tree, place(&target, point, Last::Follow)?)
-            .doing(|| format!("mount {}", show(&target)))?;
+        let at = place(&target, point, Last::Follow)?;
+        if covers {
+            mounts::look_like(&tree, &at).doing(|| format!("give the mount {} its mode", show(&target)))?;
+        }
+        mount::attach(tree, at).doing(|| format!("mount {}", show(&target)))?;
     }
     stubs.seal(root.upper.as_ref().map_or(root.mount.as_fd(), AsFd::as_fd));
 

@@ -84,6 +84,11 @@ impl Opened<'_> {
         &self.spec.target
     }
 
+    /// Whether the root of the mount gets the mode of the directory that it covers.
+    pub(super) fn takes_the_look_of_its_place(&self) -> bool {
+        matches!(self.spec.kind, MountKind::Tmpfs { mode: None, .. })
+    }
+
     /// Makes the detached mount with its attributes and says what kind of mount point it needs.
     pub(super) fn build(self, staging: &mut Staging, host: &Host, devices: bool) -> Setup<(OwnedFd, Point)> {
         let target = show(&self.spec.target);
@@ -131,6 +136,12 @@ impl Opened<'_> {
         let point = if kind(&tree) == FileType::Directory { Point::Dir } else { Point::File };
         Ok((tree, point))
     }
+}
+
+/// Gives the root of a detached mount the mode of the directory that it is about to cover.
+pub(super) fn look_like(tree: &OwnedFd, place: &OwnedFd) -> std::io::Result<()> {
+    let mode = fs::fstat(place)?.st_mode & 0o7777;
+    Ok(fs::chmod(by_fd(tree), Mode::from_raw_mode(mode))?)
 }
 
 fn kind(node: &OwnedFd) -> FileType {

@@ -112,7 +112,7 @@ pub enum MountKind {
     Tmpfs {
         /// Limit in bytes; `None` is half of the memory.
         size: Option<u64>,
-        /// Mode of its root, octal; `None` is 01777.
+        /// Mode of its root, octal; `None` is that of the directory that it covers, 0755 where there is none.
         mode: Option<u32>,
     },
     /// The same with an owner and flags of its own.

@@ -7,17 +7,18 @@
 
 pub(crate) mod archive;
 pub(crate) mod docker;
+pub(crate) mod flat;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod registry;
 pub(crate) mod user;
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub(crate) struct TestSpace {
     dir: PathBuf,
     binary: PathBuf,
     user: Option<User>,
-    disks: RefCell<Vec<PathBuf>>,
+    disks: Mutex<Vec<PathBuf>>,
 }
 
 impl TestSpace {
@@ -72,7 +73,7 @@ impl TestSpace {
     }
 
     fn make(dir: PathBuf, binary: PathBuf, user: Option<User>) -> Self {
-        let space = Self { dir, binary, user, disks: RefCell::default() };
+        let space = Self { dir, binary, user, disks: Mutex::default() };
         for name in ["home", "tmp", "run"] {
             let path = space.mkdir(name);
             fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("own directory");
@@ -139,7 +140,7 @@ impl TestSpace {
             Some(size.as_str()),
         )
         .expect("root may mount a tmpfs");
-        self.disks.borrow_mut().push(path.clone());
+        self.disks.lock().expect("no holder panics").push(path.clone());
         path
     }
 
@@ -294,7 +295,7 @@ impl TestSpace {
 
 impl Drop for TestSpace {
     fn drop(&mut self) {
-        for disk in self.disks.borrow().iter() {
+        for disk in self.disks.lock().expect("no holder panics").iter() {
             let _ = nix::mount::umount2(disk, nix::mount::MntFlags::MNT_DETACH);
         }
         if fs::remove_dir_all(&self.dir).is_ok() || is_root() {

@@ -78,6 +78,14 @@ impl std::convert::From<std::io::Error> for Failure {
     }
 }
 
+/// Whether a new cache starts with a seed, which brings its own mode and owner. A mode or owner of the mount counts
+/// only where no `source` is named, and then the cache starts empty, as for BuildKit.
+fn seeded(mount: &RunMount) -> bool {
+    let RunMount::Cache { mode, uid, gid, from, source, .. } = mount else { return false };
+    let whole = source.trim_matches('/').is_empty();
+    *from != From::Empty && (!whole || (*mode, *uid, *gid) == (DEFAULT_MODE, 0, 0))
+}
+
 /// Makes a new cache whole or not at all: it gets its place by rename.
 fn make(dir: &Path, mount: &RunMount, seed: &MountSource, env: &BuildEnv) -> Result<(), Failure> {
     let RunMount::Cache { id, mode, uid, gid, from, source, .. } = mount else { return Ok(()) };
@@ -89,11 +97,15 @@ fn make(dir: &Path, mount: &RunMount, seed: &MountSource, env: &BuildEnv) -> Res
     let data = staged.path().join("new/data");
     std::fs::create_dir_all(staged.path().join("new"))?;
     std::fs::DirBuilder::new().mode(0o700).create(&data)?;
-    if *from != From::Empty {
-        super::take::seed(from, source, seed.result, &data, env).map_err(Failure::Op)?;
-    }
-    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(*mode))?;
-    chown(&data, Some(*uid), Some(*gid))?;
+    let asked = (*mode, *uid, *gid);
+    let (mode, uid, gid) = match seeded(mount) {
+        true => super::take::seed(from, source, seed.result, &data, env)
+            .map_err(Failure::Op)?
+            .map_or(asked, |look| (look.mode & 0o7777, look.uid, look.gid)),
+        false => asked,
+    };
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode))?;
+    chown(&data, Some(uid), Some(gid))?;
     std::fs::write(staged.path().join("new/name"), id)?;
     std::fs::create_dir_all(dir.parent().unwrap_or(dir))?;
     match std::fs::rename(staged.path().join("new"), dir) {

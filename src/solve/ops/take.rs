@@ -8,7 +8,7 @@ use crate::plan::{CopyOp, CopySource, From, Role};
 use crate::snapshot::Snapshot;
 use crate::solve::schedule::Inputs;
 use crate::solve::{BuildEnv, OpError};
-use crate::tree::{SourceEntry, SourceNode, SourceTree, TreePath};
+use crate::tree::{Meta, SourceEntry, SourceNode, SourceTree, TreePath};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -173,14 +173,14 @@ pub(super) fn materialise(name: &str, path: &str, env: &BuildEnv) -> Result<(Sna
     Ok((env.snapshots.get(&alias)?, inside))
 }
 
-/// Copies the seed of a new cache mount into its directory.
+/// Copies the seed of a new cache mount into its directory, and gives the look of the seed's own.
 pub(super) fn seed(
     from: &From,
     path: &str,
     result: Option<ResultId>,
     into: &Path,
     env: &BuildEnv,
-) -> Result<(), OpError> {
+) -> Result<Option<Meta>, OpError> {
     let op = whole(from.clone(), path);
     let taken = match result {
         Some(result) => Taken::from_result(&op, result, env)?,
@@ -191,7 +191,7 @@ pub(super) fn seed(
     taken.with(&op, env, |selection, sources| {
         super::copying::apply_env(env, |apply| {
             copy::apply(selection, sources, &nothing, &op, into, apply)?;
-            Ok(())
+            Ok(selection.directory().cloned())
         })
     })
 }

@@ -52,8 +52,7 @@ pub fn apply(
         }
         let into = env.scratch.join(unpacked.len().to_string());
         rustix::fs::mkdir(&into, rustix::fs::Mode::RWXU).map_err(CopyError::write(&TreePath::root()))?;
-        let to = layout.target(&op.dest, None)?;
-        layout.make_dirs(&to)?;
+        let to = layout.archive_target(&op.dest)?;
         let diff = archive::unpack_into(sources, pick, &layout, &to, &into, env.limits, env.chown)?;
         layout.place_unpacked(&to, unpacked.len(), &diff);
         unpacked.push(into);

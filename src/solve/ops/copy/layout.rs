@@ -286,6 +286,15 @@ impl<'a> Layout<'a> {
         }
     }
 
+    /// Makes the directory that an archive goes to. `--chmod` does not reach what comes of an archive, its destination
+    /// included.
+    pub(super) fn archive_target(&mut self, dest: &str) -> Result<TreePath, CopyError> {
+        let chmod = self.change.chmod.take();
+        let to = self.target(dest, None).and_then(|to| self.make_dirs(&to).map(|()| to));
+        self.change.chmod = chmod;
+        to
+    }
+
     /// Makes a directory and what is missing above it; the path has no links.
     pub(super) fn make_dirs(&mut self, path: &TreePath) -> Result<(), CopyError> {
         let mut here = TreePath::root();

@@ -216,6 +216,11 @@ fn content(
 }
 
 impl Selection {
+    /// Mode and owner of the directory whose content comes first.
+    pub fn directory(&self) -> Option<&Meta> {
+        self.picks.first().filter(|pick| pick.entry.node == SourceNode::Dir).map(|pick| &pick.entry.meta)
+    }
+
     /// Says how many paths there are.
     pub fn len(&self) -> usize {
         self.picks.iter().map(|p| 1 + p.members.len()).sum()
