@@ -3,7 +3,7 @@
 //! The rooms stand on floors and only look down:
 //! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`), the kernel (`sys`), parts
 //! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
-//! `image`), acts (`solve`, `runtime`), the join (`build`) and the door (`cli`).
+//! `image`), acts (`solve`, `runtime`, `gc`), the join (`build`) and the door (`cli`).
 
 pub mod build;
 pub mod cache;
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod context;
 pub mod digest;
 pub mod dockerfile;
+pub mod gc;
 pub mod image;
 pub mod layer;
 pub mod network;

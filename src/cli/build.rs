@@ -5,6 +5,7 @@ use super::signals::Interrupt;
 use super::{CliError, CommandResult, Ctx, values};
 use crate::build::{self, BuildError, BuildRequest, Built, ContextSource, Tools};
 use crate::context::{Dockerfile, find_dockerfile};
+use crate::gc::{Collector, Keep};
 use crate::image::{Dest, Image, Images, OutputKind, OutputSpec, Target};
 use crate::network::{ExtraHost, NetworkMode};
 use crate::plan::{NamedContext, PlanOptions};
@@ -161,9 +162,12 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     if call.question != Question::Build {
         return call.answer(&request, &ctx.open()?.2, ctx);
     }
+    let keep = keep_storage()?;
     // before any thread: the helper process is forked
     let launcher = Launcher::start()?;
     let (store, snapshots, images) = ctx.open()?;
+    let records = build::records(&store);
+    let collector = Collector::new(store.clone(), snapshots.clone(), images.clone(), records);
     let processes = Arc::new(Processes::default());
     let stopping = processes.clone();
     let interrupt = Interrupt::watch(move || stopping.stop())?;
@@ -173,7 +177,13 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     drop(live);
     let built = match outcome {
         Ok(built) => built,
-        Err(error) => return Err(failure(error, interrupt.code(), shows_logs(args))),
+        Err(error) => {
+            let error = failure(error, interrupt.code(), shows_logs(args));
+            if interrupt.code().is_none() {
+                tidy(&collector, keep);
+            }
+            return Err(error);
+        }
     };
     if !outputs.is_empty() {
         let image = images.get(&built.image)?;
@@ -184,7 +194,32 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     if let Some(code) = interrupt.code() {
         return Err(CliError::new("interrupted").code(code));
     }
-    finish(args, &request, &built, begun, ctx)
+    let code = finish(args, &request, &built, begun, ctx)?;
+    tidy(&collector, keep);
+    Ok(code)
+}
+
+/// Removes build cache that is over the limit. The build is done; nothing about this makes it fail.
+fn tidy(collector: &Collector, keep: Keep) {
+    match collector.after_build(keep) {
+        Ok(Some(pruned)) if pruned.bytes > 0 => super::talk(&format!(
+            "Removed {} of build cache that was over the limit (RBUILD_KEEP_STORAGE)\n",
+            super::table::human_size(pruned.bytes)
+        )),
+        Ok(_) => {}
+        Err(error) => super::talk(&format!("warning: the build cache could not be tidied up: {error}\n")),
+    }
+}
+
+/// Reads `RBUILD_KEEP_STORAGE`: bytes of build cache to keep, 0 for all; by the size of the disk if not set.
+fn keep_storage() -> Result<Keep, CliError> {
+    match std::env::var("RBUILD_KEEP_STORAGE") {
+        Ok(text) if !text.is_empty() => Ok(match values::bytes("RBUILD_KEEP_STORAGE", &text)? {
+            0 => Keep::All,
+            bytes => Keep::Bytes(bytes),
+        }),
+        _ => Ok(Keep::ByDisk),
+    }
 }
 
 fn export(

@@ -1,7 +1,10 @@
 //! The commands about images as one group, and what they share.
 
 use super::template::Template;
-use super::{CliError, CommandResult, Ctx, history, images, import, inspect, load, rmi, save, table, tag};
+use super::{
+    CliError, CommandResult, Ctx, build, history, image_prune, images, import, inspect, load, rmi, save,
+    table, tag,
+};
 use crate::image::Images;
 use crate::progress::printable;
 use clap::Subcommand;
@@ -39,6 +42,49 @@ pub(super) fn run(command: &ImageCommand, ctx: &Ctx) -> CommandResult {
         ImageCommand::Save(args) => save::run(args, ctx),
         ImageCommand::Load(args) => load::run(args, ctx),
         ImageCommand::Import(args) => import::run(args, ctx),
+    }
+}
+
+/// The same under their names in the group, `rbuild image ...`.
+#[derive(Debug, Subcommand)]
+pub(super) enum GroupCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<build::BuildArgs>),
+    /// Show how an image came about
+    History(history::Args),
+    /// Make a base image of a root file system tar
+    Import(import::Args),
+    /// Tell all about an image, as JSON
+    Inspect(inspect::Args),
+    /// Load images from an archive
+    Load(load::Args),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(images::Args),
+    /// Remove images that nothing uses
+    Prune(image_prune::Args),
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm(rmi::Args),
+    /// Write images into an archive
+    Save(save::Args),
+    /// Give an image one more name
+    Tag(tag::Args),
+}
+
+/// Runs one of the group.
+pub(super) fn run_group(command: &GroupCommand, ctx: &Ctx) -> CommandResult {
+    match command {
+        GroupCommand::Build(args) => build::run(args, ctx),
+        GroupCommand::History(args) => history::run(args, ctx),
+        GroupCommand::Import(args) => import::run(args, ctx),
+        GroupCommand::Inspect(args) => inspect::run(args, ctx),
+        GroupCommand::Load(args) => load::run(args, ctx),
+        GroupCommand::Ls(args) => images::run(args, ctx),
+        GroupCommand::Prune(args) => image_prune::run(args, ctx),
+        GroupCommand::Rm(args) => rmi::run(args, ctx),
+        GroupCommand::Save(args) => save::run(args, ctx),
+        GroupCommand::Tag(args) => tag::run(args, ctx),
     }
 }
 

@@ -4,22 +4,27 @@
 //! is no command starts a build.
 
 mod build;
+mod builder;
 mod call;
 mod ctx;
 mod error;
 mod history;
 mod image_commands;
+mod image_prune;
 mod images;
 mod import;
 mod info;
 mod inspect;
 mod load;
 mod output;
+mod prune;
 mod rmi;
 mod run;
 mod save;
 mod signals;
 mod step_failure;
+mod system;
+mod system_df;
 mod table;
 mod tag;
 mod template;
@@ -59,6 +64,15 @@ enum Command {
     Info(info::InfoArgs),
     /// Show the version
     Version(info::VersionArgs),
+    /// Build, and look after the build cache
+    #[command(subcommand, visible_alias = "buildx")]
+    Builder(Box<builder::BuilderCommand>),
+    /// Disk use, clean-up and what works here
+    #[command(subcommand)]
+    System(system::SystemCommand),
+    /// The commands about images as a group
+    #[command(subcommand, name = "image")]
+    Group(Box<image_commands::GroupCommand>),
     #[command(flatten)]
     Image(Box<image_commands::ImageCommand>),
 }
@@ -95,6 +109,9 @@ fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
         Command::Run(args) => run::run(&args, ctx),
         Command::Info(args) => info::run(&args, ctx),
         Command::Version(args) => info::version(&args, ctx),
+        Command::Builder(command) => builder::run(&command, ctx),
+        Command::System(command) => system::run(&command, ctx),
+        Command::Group(command) => image_commands::run_group(&command, ctx),
         Command::Image(command) => image_commands::run(&command, ctx),
     }
 }

@@ -1,8 +1,9 @@
 //! `rbuild rmi`: takes names and images away.
 
-use super::image_commands::open;
 use super::{CliError, CommandResult, Ctx};
+use crate::digest::ImageId;
 use crate::image::Removed;
+use crate::runtime::running;
 use std::process::ExitCode;
 
 /// Removes images by name or ID.
@@ -21,10 +22,15 @@ pub(super) struct Args {
 
 /// Runs the command. Goes on after a failure and fails at the end.
 pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
-    let images = open(ctx)?;
+    let (store, _, images) = ctx.open()?;
+    let running = running(&store)?;
+    let in_use = |id: &ImageId| {
+        let container = running.iter().find(|(_, card)| card.image_id == id.to_string());
+        container.map(|(name, _)| format!("running container {name}"))
+    };
     let mut failed: Vec<CliError> = Vec::new();
     for name in &args.images {
-        match images.remove(name, args.force, &|_| None) {
+        match images.remove(name, args.force, &in_use) {
             Ok(removed) => ctx.out.text(&removed.iter().map(line).collect::<String>())?,
             Err(crate::image::ImageError::NotFound { .. }) if args.force => {}
             Err(error) => failed.push(error.into()),
@@ -37,7 +43,8 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     }
 }
 
-fn line(removed: &Removed) -> String {
+/// Says what was done, as docker does.
+pub(super) fn line(removed: &Removed) -> String {
     match removed {
         Removed::Untagged(name) => format!("Untagged: {}\n", name.familiar()),
         Removed::Deleted(id) => format!("Deleted: {id}\n"),

@@ -61,6 +61,11 @@ fn fraction_of(digits: &str, unit: u128) -> u128 {
     digits.parse::<u128>().map_or(0, |number| number * unit / scale)
 }
 
+/// Reads a duration as Go writes it, such as `1h30m`, for command lines; a negative one is none.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    parse_nanoseconds(text).and_then(from_nanoseconds)
+}
+
 /// Makes a duration of nanoseconds that are not negative.
 pub(super) fn from_nanoseconds(nanoseconds: i64) -> Option<Duration> {
     u64::try_from(nanoseconds).ok().map(Duration::from_nanos)

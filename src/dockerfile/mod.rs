@@ -29,6 +29,7 @@ pub mod word;
 
 pub use ast::Dockerfile;
 pub use diagnostic::Diagnostic;
+pub use duration::parse_duration;
 pub use parse::{detect_syntax, parse, parse_trigger};
 pub use span::{LineIndex, Position, Span, Text};
 

@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::oci::{Descriptor, Index, media_type};
 use crate::reference::Reference;
 use crate::store::LockKind;
+use std::os::unix::fs::MetadataExt;
 
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) const FULL_NAME: &str = "io.containerd.image.name";
@@ -50,6 +51,12 @@ impl Images {
             }
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Gives something that differs whenever images or names have been added or removed; `None` as long as there are none.
+    pub fn stamp(&self) -> Option<(u64, i64, i64, u64)> {
+        let meta = self.store.root().join(INDEX).symlink_metadata().ok()?;
+        Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
     }
 
     /// Reads the entries, lets `change` work on them and writes them back, alone.

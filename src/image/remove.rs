@@ -84,37 +84,71 @@ impl Images {
         }
     }
 
-    /// Removes all images without name, or all that `unused` agrees to.
+    /// Removes all images that `unused` agrees to, which is asked once more when nobody can give the image a name.
     pub fn prune(&self, unused: &dyn Fn(&Image) -> bool) -> Result<Vec<Removed>, ImageError> {
         let mut removed = Vec::new();
         for image in self.list()?.images {
             if unused(&image) {
-                removed.extend(self.delete(&image)?);
+                removed.extend(self.delete_if(&image, unused)?);
             }
         }
         Ok(removed)
     }
 
     fn delete(&self, image: &Image) -> Result<Vec<Removed>, ImageError> {
+        self.delete_if(image, &|_| true)
+    }
+
+    fn delete_if(&self, image: &Image, agreed: &dyn Fn(&Image) -> bool) -> Result<Vec<Removed>, ImageError> {
         let mut removed = Vec::new();
+        let mut deleted = false;
         self.change_entries(|entries| {
+            let now = entries.iter().find(|e| e.digest == image.descriptor.digest);
+            let now = now.map(|entry| self.read_image(entry, entries)).transpose()?;
+            if !now.as_ref().is_some_and(agreed) {
+                return Ok(());
+            }
+            deleted = true;
             let ours = |e: &Descriptor| e.digest == image.descriptor.digest;
             removed.extend(entries.iter().filter(|e| ours(e)).filter_map(name_of).map(Removed::Untagged));
             entries.retain(|e| !ours(e));
-            self.sweep(image, entries)
+            Ok(())
         })?;
-        removed.push(Removed::Deleted(image.id.clone()));
+        if deleted {
+            // the list is on disk without it: a crash from here on leaves blobs too many, never an image too few
+            self.sweep(image)?;
+            removed.push(Removed::Deleted(image.id.clone()));
+        }
         Ok(removed)
+    }
+
+    /// Removes the blobs that no image names, as a crash or a removal beside other work leaves them. Gives how many
+    /// bytes of disk that freed; nothing while somebody works with blobs, or when an image is damaged, since what that
+    /// needs cannot be known.
+    pub fn prune_blobs(&self) -> Result<u64, ImageError> {
+        let Some(_alone) = self.store.try_lock(BLOB_LOCK, LockKind::Exclusive)? else { return Ok(0) };
+        if !self.list()?.damaged.is_empty() {
+            return Ok(0);
+        }
+        let used: HashSet<Digest> = self.roots()?.1.into_iter().collect();
+        let mut freed = 0u64;
+        for digest in self.store.blobs().list()?.into_iter().filter(|d| !used.contains(d)) {
+            let bytes = self.store.blobs().disk_size(&digest);
+            self.store.blobs().remove(&digest)?;
+            freed = freed.saturating_add(bytes);
+        }
+        Ok(freed)
     }
 
     /// Removes the blobs of an image that is listed no more. While somebody else uses blobs that no name points to
     /// yet, they stay for the garbage collector.
-    fn sweep(&self, image: &Image, left: &[Descriptor]) -> Result<(), ImageError> {
+    fn sweep(&self, image: &Image) -> Result<(), ImageError> {
         let Some(_alone) = self.store.try_lock(BLOB_LOCK, LockKind::Exclusive)? else { return Ok(()) };
+        let left = self.entries()?;
         let mut used: HashSet<Digest> = HashSet::new();
-        for entry in left {
+        for entry in &left {
             // What a damaged image needs cannot be known, so nothing is removed.
-            let Ok(other) = self.read_image(entry, left) else { return Ok(()) };
+            let Ok(other) = self.read_image(entry, &left) else { return Ok(()) };
             used.extend(blobs(&other));
         }
         for digest in blobs(image).into_iter().filter(|d| !used.contains(d)) {

@@ -6,6 +6,7 @@ use crate::digest::Digest;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 /// The blobs of a store. A blob is there whole or not at all.
@@ -42,6 +43,11 @@ impl Blobs {
     pub fn size(&self, digest: &Digest) -> Result<u64, StoreError> {
         let path = self.path(digest);
         self.open(digest)?.metadata().map(|m| m.len()).map_err(StoreError::io("look at", &path))
+    }
+
+    /// Gives the bytes of disk that a blob takes; 0 when it is not there.
+    pub fn disk_size(&self, digest: &Digest) -> u64 {
+        self.path(digest).symlink_metadata().map_or(0, |meta| meta.blocks() * 512)
     }
 
     /// Reads a whole blob of at most `limit` bytes and checks its digest (sha256 only).
