@@ -48,10 +48,13 @@ impl Shelf for StoreShelf {
         touch(&self.store.root().join(name))
     }
 
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match std::fs::remove_file(self.store.root().join(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
+    fn remove(&self, name: &str) -> io::Result<u64> {
+        let path = self.store.root().join(name);
+        let bytes = path.symlink_metadata().map_or(0, |meta| meta.blocks() * 512);
+        match std::fs::remove_file(path) {
+            Ok(()) => Ok(bytes),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(e),
         }
     }
 }

@@ -269,9 +269,9 @@ mod tests {
         fn touch(&self, _name: &str) -> io::Result<()> {
             Ok(())
         }
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.lock().unwrap().remove(name);
-            Ok(())
+        fn remove(&self, name: &str) -> io::Result<u64> {
+            let removed = self.0.lock().unwrap().remove(name);
+            Ok(removed.map_or(0, |bytes| bytes.len() as u64))
         }
     }
 

@@ -24,8 +24,8 @@ pub trait Shelf: Send + Sync {
     fn touched(&self, name: &str) -> io::Result<Option<i64>>;
     /// Makes now the time at which a file was last touched. Absence is fine.
     fn touch(&self, name: &str) -> io::Result<()>;
-    /// Removes a file; absence is fine.
-    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Removes a file and gives the bytes of disk that this frees; absence is fine.
+    fn remove(&self, name: &str) -> io::Result<u64>;
 }
 
 /// How old the time of a record's last use may be before a hit renews it, in seconds: so a hit costs one look at the
@@ -84,8 +84,8 @@ impl Records {
         }
     }
 
-    /// Removes a record; absence is fine.
-    pub fn remove(&self, key: &CacheKey) -> io::Result<()> {
+    /// Removes a record and gives the bytes of disk that this frees; absence is fine.
+    pub fn remove(&self, key: &CacheKey) -> io::Result<u64> {
         self.shelf.remove(&name(key))
     }
 
@@ -100,19 +100,19 @@ impl Records {
         self.shelf.write(&memo_name(name), format!("{content}\n{result}\n").as_bytes())
     }
 
-    /// Removes what was noted about results that `gone` says are no more. Gives how many notes that were.
-    pub fn prune_memos(&self, gone: &dyn Fn(&ResultId) -> bool) -> usize {
+    /// Removes what was noted about results that `gone` says are no more. Gives the bytes of disk that this frees.
+    pub fn prune_memos(&self, gone: &dyn Fn(&ResultId) -> bool) -> u64 {
         let about = |bytes: &[u8]| -> Option<ResultId> {
             std::str::from_utf8(bytes).ok()?.lines().nth(1)?.parse().ok()
         };
-        let mut removed = 0;
+        let mut freed = 0u64;
         for name in self.names("memos") {
             let Ok(Some(bytes)) = self.shelf.read(&name, MEMO_LIMIT) else { continue };
-            if about(&bytes).is_none_or(|result| gone(&result)) && self.shelf.remove(&name).is_ok() {
-                removed += 1;
+            if about(&bytes).is_none_or(|result| gone(&result)) {
+                freed = freed.saturating_add(self.shelf.remove(&name).unwrap_or(0));
             }
         }
-        removed
+        freed
     }
 
     /// Lists all records that can be read with the time of their last use, in seconds since the epoch; the names of

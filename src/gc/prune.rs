@@ -91,7 +91,7 @@ impl Collector {
         let victims = plan::victims(&stock.pieces(), &of_no_step, None);
         self.remove_snapshots(&mut stock, &victims, &mut pruned)?;
         pruned.add(self.store.bodies().prune()?);
-        self.remove_records(&stock, &|_, _| false)?;
+        self.remove_records(&stock, &|_, _| false, &mut pruned)?;
         Ok((removed, pruned.bytes.saturating_add(documents)))
     }
 
@@ -130,7 +130,7 @@ impl Collector {
         let forget = |result: &ResultId, last: i64| {
             request.all && request.keep_bytes.is_none() && old_enough(last) && !self.snapshots.is_held(result)
         };
-        pruned.records = self.remove_records(stock, &forget)?;
+        self.remove_records(stock, &forget, &mut pruned)?;
         Ok(pruned)
     }
 
@@ -186,10 +186,10 @@ impl Collector {
         &self,
         stock: &Stock,
         forget: &dyn Fn(&ResultId, i64) -> bool,
-    ) -> Result<usize, GcError> {
+        pruned: &mut Pruned,
+    ) -> Result<(), GcError> {
         let scratch = ResultId::scratch();
         let gone = |result: &ResultId| *result != scratch && self.snapshots.info(result).is_err();
-        let mut removed = 0;
         for (record, last) in &stock.uses {
             if !gone(&record.result) && !forget(&record.result, *last) {
                 continue;
@@ -200,15 +200,16 @@ impl Collector {
             let same = self.records.get(&record.key).is_some_and(|now| now == *record);
             if same && (gone(&record.result) || forget(&record.result, *last)) {
                 let name = self.store.root().join("steps");
-                self.records.remove(&record.key).map_err(StoreError::io("remove a record in", &name))?;
-                removed += 1;
+                let freed = self.records.remove(&record.key);
+                pruned.add(freed.map_err(StoreError::io("remove a record in", &name))?);
+                pruned.records += 1;
             }
         }
         for name in &stock.damaged_records {
             self.records.remove_damaged(name);
         }
-        self.records.prune_memos(&gone);
-        Ok(removed)
+        pruned.add(self.records.prune_memos(&gone));
+        Ok(())
     }
 
     /// Removes indexes that were damaged and set aside by a process that did not get to remove them.

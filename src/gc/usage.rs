@@ -144,7 +144,12 @@ impl Collector {
 
     /// What running containers have written; it goes with them, so none of it can be freed.
     fn containers(&self, running: usize) -> Result<Sums, GcError> {
-        let mut bytes = self.bytes_of("containers")?;
+        // directories without content are "all else"
+        let mut bytes = 0u64;
+        for name in names(&self.store.root().join("containers"))? {
+            let card = self.store.root().join("containers").join(name);
+            bytes = bytes.saturating_add(card.symlink_metadata().map_or(0, |meta| meta.blocks() * 512));
+        }
         for name in names(&self.store.root().join("tmp"))? {
             if name.starts_with("container-") || name.starts_with("volumes-") {
                 bytes = bytes.saturating_add(self.bytes_of(&format!("tmp/{name}"))?);
@@ -161,7 +166,8 @@ impl Collector {
             list.push(VolumeUse { name, bytes });
         }
         list.sort_by(|a, b| a.name.cmp(&b.name));
-        let sums = Sums { total: list.len(), active: 0, bytes: self.bytes_of("volumes")?, reclaimable: 0 };
+        let bytes = list.iter().fold(0, |sum, volume: &VolumeUse| volume.bytes.saturating_add(sum));
+        let sums = Sums { total: list.len(), active: 0, bytes, reclaimable: 0 };
         Ok((sums, list))
     }
 

@@ -78,13 +78,13 @@ impl Snapshots {
 
 fn measure(fs: &std::path::Path, root: u64) -> Result<Measured, SnapshotError> {
     let mut own = 0u64;
-    let mut linked: HashMap<u64, (u64, u64, u64)> = HashMap::new();
+    let mut linked: HashMap<u64, (u128, u128, u64)> = HashMap::new();
     usage::walk(fs, &mut |stat| {
         let bytes = usage::allocated(stat);
         if fsutil::file_type(stat) == FileType::Directory || stat.st_nlink == 1 {
             own = own.saturating_add(bytes);
         } else {
-            linked.entry(stat.st_ino).or_insert((0, u64::from(stat.st_nlink), bytes)).0 += 1;
+            linked.entry(stat.st_ino).or_insert((0, u128::from(stat.st_nlink), bytes)).0 += 1;
         }
     })
     .map_err(StoreError::io("measure", fs))?;
