@@ -88,6 +88,11 @@ impl IgnoreRules {
         self.rules.is_empty()
     }
 
+    /// Says whether any rule takes something back (`!`).
+    pub fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| rule.negated)
+    }
+
     /// Says whether the path is excluded.
     pub fn excludes(&self, path: &TreePath) -> bool {
         self.is_excluded(self.verdict(path))
