@@ -39,6 +39,8 @@ fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
 /// One open session.
 struct Session {
     db: sled::Db,
+    /// Whether anything was written.
+    dirty: Cell<bool>,
 }
 
 impl Session {
@@ -47,6 +49,7 @@ impl Session {
     }
 
     fn put_all(&self, tree: &str, pairs: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) {
+        self.dirty.set(true);
         guarded(|| {
             let mut batch = sled::Batch::default();
             pairs.for_each(|(key, value)| batch.insert(key, seal(&value)));
@@ -188,7 +191,15 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
-        self.close();
+        let state = std::mem::replace(&mut *self.lock(), State::Without);
+        match state {
+            // sled would write and sync what nobody changed, which takes longer than the rest of a cached build; the
+            // kernel lets go of its lock when the process ends
+            State::Open(session) if !session.dirty.get() => std::mem::forget(session),
+            State::Open(session) => drop(guarded(move || drop(session))),
+            // a thread that is still opening it has changed nothing either
+            State::Opening(_) | State::Closed | State::Without => {}
+        }
     }
 }
 
@@ -201,7 +212,7 @@ fn open(dir: &Path, records: &Records) -> Option<Session> {
     let until = Instant::now() + PATIENCE;
     let session = loop {
         match guarded(|| config(dir).open()) {
-            Some(Ok(db)) => break Some(Session { db }),
+            Some(Ok(db)) => break Some(Session { db, dirty: Cell::new(false) }),
             Some(Err(error)) if is_locked(&error) => {
                 if Instant::now() > until {
                     return None;
@@ -224,7 +235,7 @@ fn anew(dir: &Path, records: &Records) -> Option<Session> {
     // it holds nothing that is not elsewhere; a failure to remove it costs space only
     let _ = if aside.is_dir() { std::fs::remove_dir_all(&aside) } else { std::fs::remove_file(&aside) };
     let db = guarded(|| config(dir).open())?.ok()?;
-    Some(Session { db }.filled(records))
+    Some(Session { db, dirty: Cell::new(false) }.filled(records))
 }
 
 fn config(dir: &Path) -> sled::Config {
