@@ -125,16 +125,19 @@ impl Line {
         self.text.push_str(word);
     }
 
-    /// Writes a flag; quotes, blanks and escapes of the value are escaped.
+    /// Writes a flag. A value with blanks is quoted: an escaped blank at the end of the line would be trimmed.
     fn flag(&mut self, name: &str, value: Option<&Text>) {
         let Some(value) = value else { return };
-        let _ = write!(self.text, " --{name}=");
+        let quoted = value.as_str().chars().any(char::is_whitespace);
+        let quote = if quoted { "\"" } else { "" };
+        let _ = write!(self.text, " --{name}={quote}");
         for c in value.as_str().chars() {
-            if c.is_whitespace() || c == '"' || c == '\'' || c == self.escape {
+            if c == '"' || c == self.escape || (c == '\'' && !quoted) {
                 self.text.push(self.escape);
             }
             self.text.push(c);
         }
+        self.text.push_str(quote);
     }
 
     fn bool(&mut self, name: &str, value: Option<bool>) {

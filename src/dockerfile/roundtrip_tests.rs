@@ -61,6 +61,8 @@ fn known_files_survive_printing() {
         "FROM a\nRUN a\\\u{a0}\nWORKDIR a b\\\\\nUSER $u:g\nMAINTAINER a, b\nSTOPSIGNAL 9\nSHELL [\"a\"]\nEXPOSE 80 81-90/udp",
         // Found by the property tests: words like flags, a lone `<<` before a word, escapes at the end.
         "FROM a\nHEALTHCHECK CMD --\nCOPY <<\u{b}x /d\nONBUILD RUN \\\\\nONBUILD RUN x \r\\\n",
+        // Found by the fuzzer: a flag that ends in an escaped blank, and nothing after it.
+        "FROM a\nRUN --mount=type=bind,x'y '\nRUN x\n",
     ];
     for file in files {
         assert!(
