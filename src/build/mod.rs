@@ -2,12 +2,16 @@
 
 mod bases;
 mod error;
+mod gather;
+mod origin;
 mod request;
 mod shelf;
 mod stat_cache;
 
 pub use error::BuildError;
-pub use request::{BuildRequest, Built, ContextSource};
+pub use gather::{GatherError, Gathered, Gatherer};
+pub use origin::{DockerfileOrigin, NamedOrigin, Origin, OriginError};
+pub use request::{BuildRequest, Built, ContextSource, Fetched, IgnoreFrom};
 
 use crate::cache::{Index, Records};
 use crate::context::{BuildContext, IgnoreRules, load_ignore};
@@ -142,24 +146,47 @@ fn contexts(
     index: &Arc<Index>,
 ) -> Result<BTreeMap<String, Arc<BuildContext>>, BuildError> {
     let mut out = BTreeMap::new();
-    if let ContextSource::Dir(dir) = &request.context {
-        let ignore = match &request.ignore_file {
-            Some(path) => IgnoreRules::parse(
-                &std::fs::read(path).map_err(|e| BuildError::read(path, e))?,
-                &path.display().to_string(),
-            )?,
-            None => load_ignore(dir, Some(&request.dockerfile.path))?,
-        };
-        out.insert(String::new(), open(dir, ignore, index)?);
+    if let Some(main) = open(&request.context, index, |dir| ignore_of(request, dir))? {
+        out.insert(String::new(), main);
     }
-    for (name, dir) in &request.named {
-        out.insert(name.clone(), open(dir, load_ignore(dir, None)?, index)?);
+    for (name, source) in &request.named {
+        let ignore = |dir: &Path| match source {
+            ContextSource::Dir(_) => Ok(load_ignore(dir, None)?),
+            _ => Ok(IgnoreRules::none()),
+        };
+        if let Some(context) = open(source, index, ignore)? {
+            out.insert(name.clone(), context);
+        }
     }
     Ok(out)
 }
 
-fn open(dir: &Path, ignore: IgnoreRules, index: &Arc<Index>) -> Result<Arc<BuildContext>, BuildError> {
-    let path = dir.canonicalize().map_err(|e| BuildError::read(dir, e))?;
-    let stats = stat_cache::IndexedStats::new(index.clone(), &path);
-    Ok(Arc::new(BuildContext::dir(&path, ignore, Some(Box::new(stats)))?))
+fn ignore_of(request: &BuildRequest, dir: &Path) -> Result<IgnoreRules, BuildError> {
+    match &request.ignore {
+        IgnoreFrom::File(path) => {
+            let text = std::fs::read(path).map_err(|e| BuildError::read(path, e))?;
+            Ok(IgnoreRules::parse(&text, &path.display().to_string())?)
+        }
+        IgnoreFrom::Context { beside } => Ok(load_ignore(dir, beside.as_deref())?),
+        IgnoreFrom::Nowhere => Ok(IgnoreRules::none()),
+    }
+}
+
+/// Opens a context. What is known of the files of an earlier build counts for the user's directories only: what is
+/// fetched stands elsewhere each time.
+fn open(
+    source: &ContextSource,
+    index: &Arc<Index>,
+    ignore: impl FnOnce(&Path) -> Result<IgnoreRules, BuildError>,
+) -> Result<Option<Arc<BuildContext>>, BuildError> {
+    let context = match source {
+        ContextSource::Empty => return Ok(None),
+        ContextSource::Fetched(fetched) => BuildContext::dir(&fetched.path, ignore(&fetched.path)?, None)?,
+        ContextSource::Dir(dir) => {
+            let path = dir.canonicalize().map_err(|e| BuildError::read(dir, e))?;
+            let stats = stat_cache::IndexedStats::new(index.clone(), &path);
+            BuildContext::dir(&path, ignore(dir)?, Some(Box::new(stats)))?
+        }
+    };
+    Ok(Some(Arc::new(context)))
 }

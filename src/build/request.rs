@@ -6,14 +6,18 @@ use crate::plan::PlanOptions;
 use crate::plan::Warning;
 use crate::reference::Reference;
 use crate::solve::{RunSettings, Secrets};
+use crate::store::TempDir;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where COPY takes files from.
 #[derive(Debug, Clone)]
 pub enum ContextSource {
     /// A directory.
     Dir(PathBuf),
+    /// What was fetched or unpacked for this build.
+    Fetched(Arc<Fetched>),
     /// Nothing: the Dockerfile came alone.
     Empty,
 }
@@ -23,9 +27,34 @@ impl ContextSource {
     pub(super) fn place(&self) -> String {
         match self {
             Self::Dir(dir) => dir.display().to_string(),
+            Self::Fetched(fetched) => fetched.from.clone(),
             Self::Empty => String::new(),
         }
     }
+}
+
+/// A context in the store's `tmp/`; removed with the last copy of the request.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Where its files are.
+    pub path: PathBuf,
+    /// Where they came from, without passwords.
+    pub from: String,
+    pub(super) _dir: TempDir,
+}
+
+/// Where the ignore rules of the main context are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IgnoreFrom {
+    /// Beside the Dockerfile, else at the root of the context.
+    Context {
+        /// The Dockerfile, when it is a file.
+        beside: Option<PathBuf>,
+    },
+    /// In this file.
+    File(PathBuf),
+    /// There are none.
+    Nowhere,
 }
 
 /// One build.
@@ -33,16 +62,14 @@ impl ContextSource {
 pub struct BuildRequest {
     /// The main context.
     pub context: ContextSource,
-    /// Directories of `--build-context`, by name; the plan's options have the names too.
-    pub named: BTreeMap<String, PathBuf>,
+    /// Files of `--build-context`, by name; the plan's options have the names too.
+    pub named: BTreeMap<String, ContextSource>,
     /// The Dockerfile and its name for messages.
     pub dockerfile: Dockerfile,
-    /// Ignore rules in place of those beside the Dockerfile or in the context.
-    pub ignore_file: Option<PathBuf>,
+    /// Ignore rules of the main context.
+    pub ignore: IgnoreFrom,
     /// What the planner needs: arguments, target, labels, named contexts.
     pub plan: PlanOptions,
-    /// `--annotation`: notes in the manifests of exported images.
-    pub annotations: Vec<(String, String)>,
     /// Names of the image.
     pub names: Vec<Reference>,
     /// One layer above the base.

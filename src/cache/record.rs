@@ -84,9 +84,10 @@ impl Records {
         }
     }
 
-    /// Removes a record and gives the bytes of disk that this frees; absence is fine.
+    /// Removes a record with the list beside it and gives the bytes of disk that this frees; absence is fine.
     pub fn remove(&self, key: &CacheKey) -> io::Result<u64> {
-        self.shelf.remove(&name(key))
+        let list = self.shelf.remove(&list_name(key)).unwrap_or(0);
+        Ok(self.shelf.remove(&name(key))?.saturating_add(list))
     }
 
     /// Finds what was noted under a hash: what a selection takes from a result that never changes.
@@ -163,6 +164,16 @@ impl Records {
         self.shelf.write(&note_name(name), note)
     }
 
+    /// Finds the list of files that is kept beside the record of a copy; for explanations only.
+    pub fn list(&self, key: &CacheKey) -> Option<Vec<u8>> {
+        self.shelf.read(&list_name(key), LIMIT).ok()?
+    }
+
+    /// Keeps it.
+    pub fn put_list(&self, key: &CacheKey, list: &[u8]) -> io::Result<()> {
+        self.shelf.write(&list_name(key), list)
+    }
+
     /// Reads all records, to make the index anew.
     pub fn all(&self) -> Vec<StepRecord> {
         let mut out = Vec::new();
@@ -178,6 +189,11 @@ impl Records {
 fn name(key: &CacheKey) -> String {
     let hex = key.to_string();
     format!("steps/{}/{hex}", &hex[..2])
+}
+
+fn list_name(key: &CacheKey) -> String {
+    let hex = key.to_string();
+    format!("lists/{}/{hex}", &hex[..2])
 }
 
 fn memo_name(name: &[u8; 32]) -> String {

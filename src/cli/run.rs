@@ -371,11 +371,8 @@ impl Parts {
 }
 
 fn dns(args: &RunArgs) -> Result<DnsRequest, CliError> {
-    let bad = |text: &&String| text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control());
-    if let Some(word) = args.dns_search.iter().chain(&args.dns_option).find(bad) {
-        return Err(CliError::new(format!("--dns-search and --dns-option take one word each, not {word:?}")));
-    }
-    let (search, options) = (args.dns_search.clone(), args.dns_option.clone());
+    let search = values::words("--dns-search", &args.dns_search)?;
+    let options = values::words("--dns-option", &args.dns_option)?;
     Ok(DnsRequest { servers: args.dns.clone(), search, options })
 }
 
@@ -420,19 +417,9 @@ fn confinement(args: &RunArgs) -> Result<Confinement, CliError> {
         oom_score_adj: args.oom_score_adj,
         ..Confinement::default()
     };
-    for option in &args.security_opt {
-        match option.replacen(':', "=", 1).as_str() {
-            "no-new-privileges" | "no-new-privileges=true" => out.no_new_privs = true,
-            "no-new-privileges=false" => out.no_new_privs = false,
-            "seccomp=unconfined" => out.seccomp = false,
-            // no such label is set in the first place
-            "apparmor=unconfined" | "label=disable" => {}
-            _ => {
-                return Err(CliError::new(format!("--security-opt {option:?} is not available"))
-                    .hint("no-new-privileges and seccomp=unconfined are"));
-            }
-        }
-    }
+    let security = values::security(&args.security_opt)?;
+    out.no_new_privs = security.no_new_privs;
+    out.seccomp = security.seccomp;
     Ok(out)
 }
 
@@ -446,21 +433,9 @@ fn capabilities(flag: &str, names: &[String]) -> Result<CapSet, CliError> {
 
 fn limits(args: &RunArgs) -> Result<Limits, CliError> {
     let memory = args.memory.as_deref().map(|m| values::bytes("--memory", m)).transpose()?;
-    let memory_swap = match args.memory_swap.as_deref() {
-        Some("-1") => Some(u64::MAX),
-        Some(text) => Some(values::bytes("--memory-swap", text)?),
-        None => None,
-    };
-    if let (Some(swap), memory) = (memory_swap, memory)
-        && memory.is_none_or(|memory| swap < memory)
-    {
-        return Err(CliError::new(
-            "--memory-swap counts memory and swap together: it needs --memory, and no less than that",
-        ));
-    }
     Ok(Limits {
         memory,
-        memory_swap,
+        memory_swap: values::memory_swap(args.memory_swap.as_deref(), memory)?,
         cpu_millis: args.cpus.as_deref().map(cpus).transpose()?,
         cpu_shares: args.cpu_shares.filter(|shares| *shares > 0),
         cpuset_cpus: args.cpuset_cpus.clone(),

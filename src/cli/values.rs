@@ -99,6 +99,59 @@ fn is_socket(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket())
 }
 
+/// What `--security-opt` changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Security {
+    pub(super) no_new_privs: bool,
+    pub(super) seccomp: bool,
+}
+
+/// Reads the values of `--security-opt`.
+pub(super) fn security(options: &[String]) -> Result<Security, CliError> {
+    let mut out = Security { no_new_privs: false, seccomp: true };
+    for option in options {
+        match option.replacen(':', "=", 1).as_str() {
+            "no-new-privileges" | "no-new-privileges=true" => out.no_new_privs = true,
+            "no-new-privileges=false" => out.no_new_privs = false,
+            "seccomp=unconfined" => out.seccomp = false,
+            // no such label is set in the first place
+            "apparmor=unconfined" | "label=disable" => {}
+            _ => {
+                return Err(CliError::new(format!("--security-opt {option:?} is not available"))
+                    .hint("no-new-privileges and seccomp=unconfined are"));
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Reads `--memory-swap`, which counts memory and swap together; -1 is no limit.
+pub(super) fn memory_swap(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>, CliError> {
+    let swap = match text {
+        Some("-1") => Some(u64::MAX),
+        Some(text) => Some(bytes("--memory-swap", text)?),
+        None => None,
+    };
+    if let Some(swap) = swap
+        && memory.is_none_or(|memory| swap < memory)
+    {
+        return Err(CliError::new(
+            "--memory-swap counts memory and swap together: it needs --memory, and no less than that",
+        ));
+    }
+    Ok(swap)
+}
+
+/// Lets through what can stand as one word in `/etc/resolv.conf`.
+pub(super) fn words(flag: &str, given: &[String]) -> Result<Vec<String>, CliError> {
+    let bad =
+        |word: &&String| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control());
+    match given.iter().find(bad) {
+        Some(word) => Err(CliError::new(format!("{flag} takes one word, not {word:?}"))),
+        None => Ok(given.to_vec()),
+    }
+}
+
 /// Reads `NAME=VALUE`; a name alone has no value.
 pub(super) fn pair(text: &str) -> (String, Option<String>) {
     match text.split_once('=') {

@@ -41,6 +41,27 @@ pub fn find_dockerfile(context: &Path, named: Option<&Path>) -> Result<Dockerfil
     Err(ContextError::NoDockerfile { path: context.to_owned() })
 }
 
+/// Finds and reads the Dockerfile of a context that came from elsewhere: the one of the given name in it, else
+/// `Dockerfile`, else `dockerfile`. No link leads out of the context.
+///
+/// # Errors
+/// As [`find_dockerfile`]; a name that is not there is [`ContextError::NotInContext`].
+pub fn find_dockerfile_inside(context: &Path, name: Option<&Path>) -> Result<Dockerfile, ContextError> {
+    let names: Vec<&Path> = match name {
+        Some(name) => vec![name],
+        None => vec![Path::new("Dockerfile"), Path::new("dockerfile")],
+    };
+    for name in names {
+        if let Some(text) = read_inside(context, name)? {
+            return Ok(Dockerfile { path: name.to_owned(), text });
+        }
+    }
+    Err(match name {
+        Some(name) => ContextError::NotInContext { path: name.to_owned() },
+        None => ContextError::NotInContext { path: "Dockerfile".into() },
+    })
+}
+
 /// Loads the ignore rules: `<Dockerfile>.dockerignore` beside the Dockerfile, which wins entirely, else
 /// `.dockerignore` at the root of the context, else none. Named contexts have no Dockerfile.
 pub fn load_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreRules, ContextError> {
@@ -64,7 +85,8 @@ fn shown(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn read_inside(context: &Path, name: &str) -> Result<Option<Vec<u8>>, ContextError> {
+fn read_inside(context: &Path, name: impl AsRef<Path>) -> Result<Option<Vec<u8>>, ContextError> {
+    let name = name.as_ref();
     let root = inroot::open_root(context)
         .map_err(|source| ContextError::Open { path: context.to_owned(), source })?;
     match inroot::open_in_root(&root, name, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
@@ -78,8 +100,16 @@ fn read(file: File) -> io::Result<Vec<u8>> {
     if file.metadata()?.is_dir() {
         return Err(io::Error::other("it is a directory; name the file in it"));
     }
+    read_text(file)
+}
+
+/// Reads a Dockerfile or ignore file from a stream.
+///
+/// # Errors
+/// The stream fails, or holds more than 16 MiB.
+pub fn read_text(stream: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    file.take(TEXT_LIMIT + 1).read_to_end(&mut text)?;
+    stream.take(TEXT_LIMIT + 1).read_to_end(&mut text)?;
     if text.len() as u64 > TEXT_LIMIT {
         return Err(io::Error::other("it is larger than 16 MiB, which no Dockerfile or ignore file is"));
     }

@@ -17,7 +17,7 @@ mod tests;
 pub use self::ignore::{IgnoreError, IgnoreRules};
 pub use dir::BuildContext;
 pub(crate) use dir::hash_file;
-pub use lookup::{Dockerfile, find_dockerfile, load_ignore};
+pub use lookup::{Dockerfile, find_dockerfile, find_dockerfile_inside, load_ignore, read_text};
 pub use stat::{CachedDir, CachedStat, Stamp, StatCache};
 
 use std::path::PathBuf;
@@ -37,6 +37,12 @@ pub enum ContextError {
     #[error("no Dockerfile in {}: name it with -f, or give the directory that holds it", path.display())]
     NoDockerfile {
         /// The context.
+        path: PathBuf,
+    },
+    /// No such Dockerfile in a context that is no directory of the user's.
+    #[error("there is no {} in the build context", path.display())]
+    NotInContext {
+        /// Which.
         path: PathBuf,
     },
     /// A Dockerfile or ignore file that cannot be read.

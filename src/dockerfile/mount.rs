@@ -163,6 +163,28 @@ impl RawMount {
         self.text.span()
     }
 
+    /// Reads a mount that stands on the command line, and makes sure that it can be expanded.
+    ///
+    /// # Errors
+    /// As [`RawMount::expand`]; the places in the error mean nothing.
+    pub fn of_command_line(value: &str) -> Result<Self, Diagnostic> {
+        let raw = Self::read(Text::detached(value))?;
+        let mount = raw.expand(&mut |text| Ok(text.to_owned()))?;
+        let target = match &mount {
+            Mount::Bind(bind) => &bind.target,
+            Mount::Cache(cache) => &cache.target,
+            Mount::Tmpfs(tmpfs) => &tmpfs.target,
+            Mount::Secret(_) | Mount::Ssh(_) => return Ok(raw),
+        };
+        if !target.starts_with('/') {
+            // the steps have different working directories
+            let error =
+                Diagnostic::new("rbuild::mount_target", format!("its target {target:?} is not absolute"));
+            return Err(error.at(raw.span()).help("write target=/path"));
+        }
+        Ok(raw)
+    }
+
     /// Cuts the value of a `--mount` flag into fields.
     pub(super) fn read(text: Text) -> Result<Self, Diagnostic> {
         let fields = csv::fields(&text, "--mount")?;

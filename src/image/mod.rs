@@ -36,7 +36,7 @@ pub use export::{ExportFormat, ExportOptions, Target};
 pub use history::HistoryLine;
 pub use import::{ConfigEdit, ImportRequest};
 pub use list::{Filter, Listing};
-pub use load::{LoadInput, Loaded};
+pub use load::{LayoutPick, LoadInput, Loaded};
 pub use merge::{Merged, merge};
 pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError};
 pub use remove::Removed;

@@ -12,6 +12,7 @@ pub mod compress;
 mod hash;
 mod read_ahead;
 mod scan;
+mod sniff;
 mod tar_read;
 mod tar_write;
 mod unpack;
@@ -21,6 +22,7 @@ pub use compress::{Compression, Encoder, Format, decoder, encoder};
 pub use hash::hash_file;
 pub use read_ahead::{Unpacked, unpack_blob};
 pub use scan::{ScanOptions, scan};
+pub use sniff::{BLOCK, begins_archive, is_tar_header};
 pub use tar_write::{diff_id, write_tar};
 pub use unpack::{Limits, UnpackOptions, unpack};
 

@@ -9,6 +9,7 @@
 
 mod bridge;
 mod dns;
+mod dns_request;
 mod error;
 mod firewall;
 mod helper;
@@ -22,6 +23,7 @@ mod subnet;
 mod tests;
 
 pub use dns::{FALLBACK, HostDns, Reach};
+pub use dns_request::DnsRequest;
 pub use error::NetworkError;
 pub use helper::HelperKind;
 pub use hosts::{ExtraHost, HostAddress, hosts_file};

@@ -31,6 +31,7 @@ pub use crate::dockerfile::lint::Warning;
 pub use op::*;
 pub use options::{NamedContext, PlanOptions};
 pub use output::{Outline, OutlineArg, OutlineNeed, Plan, PlannedHistory};
+pub use remote::{Kind as SourceKind, kind as source_kind};
 
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::diagnostic::Diagnostic;

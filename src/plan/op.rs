@@ -79,6 +79,8 @@ pub struct RunOp {
     pub user: String,
     /// In the order of the flags.
     pub mounts: Vec<RunMount>,
+    /// How many of them the Dockerfile has; the others are of the command line, and only their files count.
+    pub own_mounts: usize,
     /// `--network`.
     pub network: RunNetwork,
     /// `--security=insecure`.

@@ -1,6 +1,7 @@
 //! What the user asked for beside the Dockerfile.
 
 use super::op::RunNetwork;
+use crate::dockerfile::mount::RawMount;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ pub struct PlanOptions {
     pub no_cache_filter: Vec<String>,
     /// `--build-context`: names and what stands behind them.
     pub contexts: BTreeMap<String, NamedContext>,
+    /// `--mount`: for every RUN, after its own.
+    pub mounts: Vec<RawMount>,
     /// `--network`, for RUN without a `--network` of its own.
     pub network: RunNetwork,
     /// Host name inside RUN; `BUILDKIT_SANDBOX_HOSTNAME` goes over it, `buildkitsandbox` is the default.
@@ -48,6 +51,7 @@ impl PlanOptions {
             no_cache: false,
             no_cache_filter: Vec::new(),
             contexts: BTreeMap::new(),
+            mounts: Vec::new(),
             network: RunNetwork::Default,
             hostname: None,
             allow_host_network: false,

@@ -4,7 +4,7 @@
 
 /// What a source of ADD or COPY names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A path or pattern.
     Path,
     /// `http://` or `https://`.
@@ -14,7 +14,7 @@ pub(super) enum Kind {
 }
 
 /// Decides what a source is.
-pub(super) fn kind(source: &str) -> Kind {
+pub fn kind(source: &str) -> Kind {
     let Some((scheme, rest)) = source.split_once("://").filter(|(s, _)| is_scheme(s)) else {
         return if is_scp(source) { Kind::Git } else { Kind::Path };
     };

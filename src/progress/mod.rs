@@ -1,5 +1,6 @@
 //! What happens in a build, as events; whoever draws them knows nothing else, whoever sends them draws nothing.
 
+pub mod json;
 mod lines;
 pub mod plain;
 pub mod tty;
@@ -93,4 +94,24 @@ pub struct Silent;
 
 impl EventSink for Silent {
     fn send(&self, _event: Event) {}
+}
+
+/// Passes each event on to two others.
+pub struct Tee {
+    first: std::sync::Arc<dyn EventSink>,
+    second: std::sync::Arc<dyn EventSink>,
+}
+
+impl Tee {
+    /// Joins the two.
+    pub fn new(first: std::sync::Arc<dyn EventSink>, second: std::sync::Arc<dyn EventSink>) -> Self {
+        Self { first, second }
+    }
+}
+
+impl EventSink for Tee {
+    fn send(&self, event: Event) {
+        self.first.send(event.clone());
+        self.second.send(event);
+    }
 }

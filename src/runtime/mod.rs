@@ -17,10 +17,11 @@ pub mod signals;
 mod terminal;
 pub mod volume;
 
+pub use crate::network::DnsRequest;
 pub use claim::{Card, Claim, running};
 pub use config::{ContainerConfig, Overrides};
 pub use error::RunError;
 pub use foreground::{Confinement, Outcome, RunRequest, Tools, run_foreground};
 pub use name::{ContainerId, ContainerName};
-pub use network::{DnsRequest, NetworkRequest};
+pub use network::NetworkRequest;
 pub use volume::{VolumeName, VolumeRequest, VolumeSource};

@@ -3,9 +3,9 @@
 use super::folder::BuildFolder;
 use crate::cache::{Index, Records};
 use crate::context::BuildContext;
-use crate::network::{ExtraHost, NetworkMode};
+use crate::network::{DnsRequest, ExtraHost, NetworkMode};
 use crate::progress::EventSink;
-use crate::sandbox::{Launcher, Limits, Rlimit};
+use crate::sandbox::{Launcher, Limits, MountSpec, Rlimit};
 use crate::snapshot::Snapshots;
 use crate::store::Store;
 use std::collections::BTreeMap;
@@ -55,6 +55,14 @@ pub struct RunSettings {
     pub rlimits: Vec<Rlimit>,
     /// Of every step.
     pub limits: Limits,
+    /// `--volume`: directories of the host in every step. What is in them is no input and no output of a step.
+    pub volumes: Vec<MountSpec>,
+    /// Lines of `/etc/resolv.conf`.
+    pub dns: DnsRequest,
+    /// `--security-opt seccomp=unconfined`.
+    pub unconfined: bool,
+    /// `--security-opt no-new-privileges`.
+    pub no_new_privs: bool,
     /// `--allow security.insecure`.
     pub allow_insecure: bool,
     /// `--allow network.host`.
@@ -68,6 +76,20 @@ pub struct Secrets {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Agent sockets by id.
     pub agents: BTreeMap<String, PathBuf>,
+}
+
+impl Secrets {
+    /// Gives the header that a secret named after the host of an URL holds, as BuildKit has it: that of
+    /// `HTTP_AUTH_HEADER_<host>` whole, or that of `HTTP_AUTH_TOKEN_<host>` as a bearer token.
+    pub fn authorization(&self, url: &str) -> Option<String> {
+        let host = url.split("://").nth(1)?.split(['/', '?', '#']).next()?.rsplit('@').next()?;
+        let secret = |name: String| {
+            let value = self.secrets.get(&name)?.read().ok()??;
+            Some(String::from_utf8(value).ok()?.trim().to_owned())
+        };
+        secret(format!("HTTP_AUTH_HEADER_{host}"))
+            .or_else(|| Some(format!("Bearer {}", secret(format!("HTTP_AUTH_TOKEN_{host}"))?)))
+    }
 }
 
 /// Where one secret is.

@@ -68,7 +68,7 @@ pub enum OpError {
         right: &'static str,
     },
     /// A build context that the step names is not there.
-    #[error("there is no build context named {0:?}")]
+    #[error("{}", no_context(.0))]
     NoContext(String),
     /// Programs of another platform.
     #[error(
@@ -92,4 +92,13 @@ pub enum OpError {
     /// The user interrupted, or another step failed.
     #[error("canceled")]
     Cancelled,
+}
+
+fn no_context(name: &str) -> String {
+    match name {
+        "" => "this build has no context, since the Dockerfile came alone (from standard input or an URL): give a \
+               directory as the last argument, and such a Dockerfile by -f"
+            .to_owned(),
+        name => format!("there is no build context named {name:?}"),
+    }
 }

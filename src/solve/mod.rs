@@ -11,6 +11,7 @@ pub mod ops;
 mod processes;
 mod schedule;
 mod solver;
+mod why;
 
 pub use env::{BuildEnv, RunSettings, SecretSource, Secrets};
 pub use error::{OpError, SolveError};

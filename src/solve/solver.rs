@@ -5,8 +5,8 @@ use super::folder::StepNote;
 use super::network::StepNetwork;
 use super::ops::{self, MountSource, Taken};
 use super::schedule::{Inputs, Work};
-use super::{OpError, Processes, SolveError};
-use crate::cache::{KeyBuilder, KeyPart, StepRecord, explain};
+use super::{OpError, Processes, SolveError, why};
+use crate::cache::{KeyBuilder, KeyPart, StepRecord};
 use crate::digest::{CacheKey, ChainId, ResultId};
 use crate::plan::{BuildGraph, Op, Role, Vertex};
 use crate::progress::{Event, Outcome};
@@ -217,6 +217,7 @@ impl Solver<'_> {
         };
         let io = |source| OpError::Io { action: "keep the step's record".into(), source };
         self.env.records.put(&record).map_err(io)?;
+        why::keep(&named.key, named.taken.as_ref(), self.env);
         self.learnt.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(record);
         Ok((committed.id, if committed.existed { Outcome::Unchanged } else { Outcome::Done }))
     }
@@ -265,12 +266,8 @@ impl Solver<'_> {
             return;
         }
         let nearest = self.env.index.nearest(&self.place(vertex)).and_then(|key| self.env.records.get(&key));
-        let lines = match nearest {
-            _ if vertex.no_cache => vec!["--no-cache".to_owned()],
-            None => vec!["nothing like it has run before".to_owned()],
-            Some(before) if before.key == named.key => vec!["its result is gone from the store".to_owned()],
-            Some(before) => explain(&before.parts, &named.parts),
-        };
+        let (key, parts, taken) = (&named.key, &named.parts, named.taken.as_ref());
+        let lines = why::why(vertex, key, parts, taken, nearest.as_ref(), self.env);
         for line in lines {
             let bytes = format!("why: {line}\n").into_bytes();
             self.env.sink.send(Event::Log {

@@ -8,6 +8,8 @@
 pub(crate) mod archive;
 pub(crate) mod docker;
 pub(crate) mod flat;
+pub(crate) mod git;
+pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod registry;

@@ -20,14 +20,15 @@ impl Images {
         docker: bool,
         options: &ExportOptions,
         sink: &mut dyn Sink,
-    ) -> Result<(), ImageError> {
+    ) -> Result<Vec<Descriptor>, ImageError> {
         let before = sink.index()?.map(|bytes| documents::parse_index(&bytes)).transpose()?;
         let mut written = HashSet::new();
-        let mut entries = Vec::new();
+        let (mut entries, mut manifests) = (Vec::new(), Vec::new());
         whole(sink, "oci-layout", LAYOUT_BYTES)?;
         for image in &packed.images {
             let manifest = self.write_image(image, options, sink, &mut written)?;
             entries.extend(index_entries(&manifest, image, options));
+            manifests.push(manifest);
         }
         if docker {
             whole(sink, "manifest.json", &documents::to_json(&docker_manifest(&packed.images)))?;
@@ -37,7 +38,8 @@ impl Images {
             }
         }
         let index = merge_index(before, entries, options);
-        whole(sink, "index.json", &documents::to_json(&index))
+        whole(sink, "index.json", &documents::to_json(&index))?;
+        Ok(manifests)
     }
 
     /// Writes the blobs of one image and gives its manifest's descriptor.

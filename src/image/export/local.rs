@@ -41,7 +41,7 @@ impl Images {
                 })?;
             }
             writer.leave_until(None).map_err(ImageError::io("write", dir))?;
-            Ok(Exported { skipped: writer.skipped })
+            Ok(Exported { skipped: writer.skipped, ..Exported::default() })
         })
     }
 }

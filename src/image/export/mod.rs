@@ -13,6 +13,7 @@ mod stage;
 
 use super::{Image, ImageError, Images};
 use crate::layer::Compression;
+use crate::oci::Descriptor;
 use crate::reference::Reference;
 use crate::tree::TreePath;
 use std::collections::BTreeMap;
@@ -68,11 +69,13 @@ pub enum Target<'a> {
     Path(&'a Path),
 }
 
-/// What an export left out.
+/// What an export wrote and left out.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Exported {
     /// Devices and attributes that the user may not make, for `local`.
     pub skipped: Vec<TreePath>,
+    /// The manifest of each image as it was written; none for `tar` and `local`.
+    pub manifests: Vec<Descriptor>,
 }
 
 impl Images {
@@ -97,18 +100,23 @@ impl Images {
             ) => {
                 let packed = self.pack(images, options)?;
                 let docker = matches!(format, ExportFormat::Docker { .. });
-                sink::to_directory(dir, |sink| self.write_layout(&packed, docker, options, sink))?;
-                Ok(Exported::default())
+                let mut manifests = Vec::new();
+                sink::to_directory(dir, |sink| {
+                    manifests = self.write_layout(&packed, docker, options, sink)?;
+                    Ok(())
+                })?;
+                Ok(Exported { manifests, ..Exported::default() })
             }
             (ExportFormat::Oci { .. } | ExportFormat::Docker { .. }, target) => {
                 let packed = self.pack(images, options)?;
                 let docker = matches!(format, ExportFormat::Docker { .. });
+                let mut manifests = Vec::new();
                 stage::to_target(target, |out| {
                     let mut sink = sink::TarSink::new(out);
-                    self.write_layout(&packed, docker, options, &mut sink)?;
+                    manifests = self.write_layout(&packed, docker, options, &mut sink)?;
                     sink.finish()
                 })?;
-                Ok(Exported::default())
+                Ok(Exported { manifests, ..Exported::default() })
             }
             (ExportFormat::Tar, target) => {
                 let image = one(images)?;

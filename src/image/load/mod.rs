@@ -8,6 +8,9 @@
 mod archive;
 mod docker;
 mod oci;
+mod pick;
+
+pub use pick::LayoutPick;
 
 use super::assemble::oci_layer_type;
 use super::documents::{self, CONFIG_LIMIT};

@@ -46,6 +46,17 @@ pub(super) fn candidates(source: &Source, wanted: &Platform) -> Result<Vec<Candi
     Ok(found)
 }
 
+/// Reads the image that one descriptor leads to; `None` when it is none.
+pub(super) fn candidate_of(
+    source: &Source,
+    wanted: &Platform,
+    entry: &Descriptor,
+) -> Result<Option<Candidate>, ImageError> {
+    let mut walk = Walk { source, wanted, seen: HashSet::new(), looked_at: 0 };
+    let Some((descriptor, bytes, manifest)) = walk.manifest(entry, 0)? else { return Ok(None) };
+    candidate(source, descriptor, bytes, &manifest, Vec::new()).map(Some)
+}
+
 fn candidate(
     source: &Source,
     descriptor: Descriptor,

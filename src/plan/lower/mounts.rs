@@ -1,14 +1,17 @@
 //! `RUN --mount`: from typed options to what the step sees.
 
 use super::Lowering;
-use crate::dockerfile::ast::{Instruction, Run};
+use crate::dockerfile::ast::Instruction;
 use crate::dockerfile::diagnostic::Diagnostic;
-use crate::dockerfile::mount::{self, BindMount, CacheMount, Mount, SecretMount, SshMount, TmpfsMount};
+use crate::dockerfile::mount::{
+    self, BindMount, CacheMount, Mount, RawMount, SecretMount, SshMount, TmpfsMount,
+};
 use crate::dockerfile::span::{Span, Text};
 use crate::plan::bases::Files;
 use crate::plan::op::{From, Role, RunMount, Sharing};
 use crate::plan::output::OutlineNeed;
 use crate::plan::paths;
+use crate::plan::stages::Source;
 use petgraph::graph::NodeIndex;
 
 /// Permission bits of a new cache directory, a secret and a socket, when the mount does not say.
@@ -19,18 +22,24 @@ const SOCKET_MODE: u32 = 0o600;
 type Inputs = Vec<(Role, NodeIndex)>;
 
 impl Lowering<'_, '_> {
-    /// Turns mounts into those of the op, with edges from what they take files from.
+    /// Turns mounts into those of the op, with edges from what they take files from. The first `own` of those that are
+    /// given stand in the Dockerfile.
     pub(super) fn mounts(
         &mut self,
         instruction: &Instruction,
-        run: &Run,
+        given: &[RawMount],
+        own: usize,
         typed: &[Mount],
     ) -> Result<(Vec<RunMount>, Inputs), Diagnostic> {
         let (mut mounts, mut inputs) = (Vec::new(), Vec::new());
         let mut sockets = 0;
-        for (position, (mount, raw)) in typed.iter().zip(&run.mounts).enumerate() {
+        for (position, (mount, raw)) in typed.iter().zip(given).enumerate() {
             let mut taken = |lowering: &mut Self, from: &Text| {
-                Ok(match lowering.planner.files_of(from, lowering.index)? {
+                let files = match position < own {
+                    true => lowering.planner.files_of(from, lowering.index),
+                    false => lowering.files_for_all(from).map_err(|e| e.moved_to(instruction.span())),
+                };
+                Ok(match files? {
                     Files::Vertex(vertex) => {
                         inputs.push((Role::Mount(position), vertex));
                         From::Vertex
@@ -63,6 +72,17 @@ impl Lowering<'_, '_> {
             });
         }
         Ok((mounts, inputs))
+    }
+
+    /// Finds what a `--mount` of the command line takes files from. A stage would have to be ready before itself.
+    fn files_for_all(&mut self, from: &Text) -> Result<Files, Diagnostic> {
+        if let Ok(Source::Stage(_)) = self.planner.stages.source(from) {
+            let message = format!("the --mount of the command line takes files from the stage {from}");
+            return Err(Diagnostic::new("rbuild::mount_from", message).at(from.span()).help(
+                "it can take them from an image or a named context; write RUN --mount for those of a stage",
+            ));
+        }
+        self.planner.files_of(from, self.index)
     }
 
     /// Joins a target to the working directory; the root itself cannot be covered.

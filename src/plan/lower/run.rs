@@ -3,7 +3,7 @@
 use super::Lowering;
 use crate::dockerfile::ast::{self, Command, Heredoc, Instruction, Run, RunSecurity};
 use crate::dockerfile::diagnostic::Diagnostic;
-use crate::dockerfile::mount::Mount;
+use crate::dockerfile::mount::{Mount, RawMount};
 use crate::dockerfile::span::{Span, Text};
 use crate::plan::op::{Op, RunNetwork, RunOp};
 use crate::plan::wording;
@@ -27,10 +27,11 @@ impl Lowering<'_, '_> {
     pub(super) fn run(&mut self, instruction: &Instruction, run: &Run) -> Result<(), Diagnostic> {
         self.refuse_forbidden(run)?;
         let program = self.program(run);
-        let typed = self.typed_mounts(instruction, run)?;
-        let (mounts, inputs) = self.mounts(instruction, run, &typed)?;
+        let given: Vec<RawMount> = run.mounts.iter().chain(&self.planner.options.mounts).cloned().collect();
+        let typed = self.typed_mounts(instruction, &given)?;
+        let (mounts, inputs) = self.mounts(instruction, &given, run.mounts.len(), &typed)?;
         let mut env = self.state.env.clone();
-        if let Some(socket) = super::mounts::first_socket(&mounts)
+        if let Some(socket) = super::mounts::first_socket(&mounts[..run.mounts.len()])
             && env.get("SSH_AUTH_SOCK").is_none()
         {
             env.set("SSH_AUTH_SOCK", socket);
@@ -45,6 +46,7 @@ impl Lowering<'_, '_> {
             cwd: self.state.cwd(),
             user: self.state.config.config.user.clone(),
             mounts,
+            own_mounts: run.mounts.len(),
             network: match run.network {
                 ast::RunNetwork::Default => self.planner.options.network,
                 ast::RunNetwork::None => RunNetwork::None,
@@ -96,10 +98,14 @@ impl Lowering<'_, '_> {
     }
 
     /// Expands the values of the mounts.
-    fn typed_mounts(&mut self, instruction: &Instruction, run: &Run) -> Result<Vec<Mount>, Diagnostic> {
+    fn typed_mounts(
+        &mut self,
+        instruction: &Instruction,
+        given: &[RawMount],
+    ) -> Result<Vec<Mount>, Diagnostic> {
         let (words, env) = (self.planner.words, self.state.env.clone());
         let (mut typed, mut met) = (Vec::new(), Vec::new());
-        for raw in &run.mounts {
+        for raw in given {
             typed.push(raw.expand(&mut |value| {
                 let expanded = words.lexer().word(value, &env)?;
                 let text = expanded.text.clone();

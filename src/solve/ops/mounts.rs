@@ -42,8 +42,14 @@ pub(in crate::solve) fn mount_sources(
 }
 
 /// Feeds the definitions of the mounts and the content of binds; the files of a cache, secrets and agents do not count.
+/// Of the mounts that the command line gives to all steps only the binds count.
 pub(super) fn feed(op: &RunOp, sources: &[MountSource], key: &mut KeyBuilder) {
-    for (mount, source) in op.mounts.iter().zip(sources) {
+    for (n, (mount, source)) in op.mounts.iter().zip(sources).enumerate() {
+        match mount {
+            RunMount::Bind { .. } => {}
+            _ if n >= op.own_mounts => continue,
+            _ => {}
+        }
         match mount {
             RunMount::Bind { target, source: path, writable, .. } => {
                 key.text(

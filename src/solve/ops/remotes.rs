@@ -56,19 +56,7 @@ fn with_env<T>(
 ) -> Result<T, OpError> {
     let known =
         |url: &str| -> Option<KnownUrl> { serde_json::from_slice(&env.records.note(&note_name(url))?).ok() };
-    let authorization = |url: &str| authorization(url, env);
+    let authorization = |url: &str| env.secrets.authorization(url);
     let agent = env.secrets.agents.get("default").map(std::path::PathBuf::as_path);
     work(&FetchEnv { dir, known: &known, authorization: &authorization, ssh_auth_sock: agent })
-}
-
-/// The header that a secret named after the host gives, as BuildKit has it: `HTTP_AUTH_HEADER_<host>` whole, or
-/// `HTTP_AUTH_TOKEN_<host>` as a bearer token.
-fn authorization(url: &str, env: &BuildEnv) -> Option<String> {
-    let host = url.split("://").nth(1)?.split(['/', '?', '#']).next()?.rsplit('@').next()?;
-    let secret = |name: String| {
-        let value = env.secrets.secrets.get(&name)?.read().ok()??;
-        Some(String::from_utf8(value).ok()?.trim().to_owned())
-    };
-    secret(format!("HTTP_AUTH_HEADER_{host}"))
-        .or_else(|| Some(format!("Bearer {}", secret(format!("HTTP_AUTH_TOKEN_{host}"))?)))
 }

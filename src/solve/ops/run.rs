@@ -17,8 +17,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
-/// Feeds all that can change what a RUN produces. Proxies, resource limits, the addresses of extra hosts, the values
-/// of secrets and the content of cache mounts are left out on purpose: they may change without a need to run again.
+/// Feeds all that can change what a RUN produces. Proxies, resource limits, the addresses of extra hosts, volumes, the
+/// values of secrets and the content of cache mounts are left out on purpose: they may change without a need to run again.
 pub(in crate::solve) fn feed(
     op: &RunOp,
     base: &ResultId,
@@ -116,6 +116,8 @@ fn spec(
     process.create_cwd = true;
     process.user.clone_from(&op.user);
     process.rlimits.clone_from(&env.run.rlimits);
+    process.seccomp = !env.run.unconfined;
+    process.no_new_privs = env.run.no_new_privs;
     let joined = network.join(network_mode(op, env), &op.hostname, &env.run.extra_hosts)?;
     let mut spec = SandboxSpec::new(prepared.rootfs()?, process);
     spec.network = joined.network;
@@ -125,7 +127,7 @@ fn spec(
     if let Some(size) = env.run.shm_size {
         spec.shm_size = size;
     }
-    spec.mounts.push(file("/etc/resolv.conf", joined.resolv_conf, 0o644));
+    spec.mounts.push(file("/etc/resolv.conf", env.run.dns.apply(joined.resolv_conf), 0o644));
     spec.mounts.push(file("/etc/hosts", joined.hosts, 0o644));
     for (name, body) in &op.scripts {
         spec.mounts.push(MountSpec {
@@ -133,6 +135,9 @@ fn spec(
             ..file(&format!("/dev/pipes/{name}"), body.as_bytes().to_vec(), 0o755)
         });
     }
+    // what the Dockerfile mounts goes over what the command line mounts at the same place
+    let covered = |volume: &&MountSpec| !mounts.specs.iter().any(|own| own.target == volume.target);
+    spec.mounts.extend(env.run.volumes.iter().filter(covered).cloned());
     spec.mounts.extend(mounts.specs.iter().cloned());
     Ok(spec)
 }

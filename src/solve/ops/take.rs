@@ -62,6 +62,11 @@ impl Taken {
         Ok(Self { content, result: Some(result), selection: Some(selection), remotes: None })
     }
 
+    /// Lists the selected files; `None` when they are many, or were not looked at.
+    pub(in crate::solve) fn listing(&self) -> Option<Vec<copy::listing::Listed>> {
+        self.selection.as_ref()?.listing()
+    }
+
     /// Hands the selection and its source to `work`, looking into the source now if that was not needed before.
     pub(super) fn with<T>(
         &self,

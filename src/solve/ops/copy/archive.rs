@@ -3,13 +3,10 @@
 use super::layout::{Below, Layout};
 use super::select::Pick;
 use super::{CopyError, Sources};
-use crate::layer::{Limits, UnpackOptions, decoder, unpack};
+use crate::layer::{BLOCK, Limits, UnpackOptions, decoder, is_tar_header, unpack};
 use crate::tree::{Diff, SourceNode, SourceTree, TreePath};
 use std::io::{self, Read};
 use std::path::Path;
-
-/// A tar header is one block of this many bytes.
-const BLOCK: usize = 512;
 
 /// Says whether a picked file is a tar, compressed or not. An empty archive is none, as for BuildKit.
 pub(super) fn is_archive(tree: &dyn SourceTree, pick: &Pick) -> Result<bool, CopyError> {
@@ -20,22 +17,7 @@ pub(super) fn is_archive(tree: &dyn SourceTree, pick: &Pick) -> Result<bool, Cop
     let mut block = [0; BLOCK];
     let read = decoder(Box::new(file)).and_then(|mut tar| tar.read_exact(&mut block));
     // damaged compression and short files are just no archives
-    Ok(read.is_ok() && is_header(&block))
-}
-
-/// Checks the header's checksum, in both ways that old tars have written it.
-fn is_header(block: &[u8; BLOCK]) -> bool {
-    let field = &block[148..156];
-    let text: Vec<u8> = field.iter().copied().filter(|b| *b != 0 && *b != b' ').collect();
-    let Some(want) = std::str::from_utf8(&text).ok().and_then(|t| i64::from_str_radix(t, 8).ok()) else {
-        return false;
-    };
-    let sum = |signed: bool| -> i64 {
-        let byte = |b: u8| if signed { i64::from(b as i8) } else { i64::from(b) };
-        let bytes = block.iter().enumerate();
-        bytes.map(|(at, b)| if (148..156).contains(&at) { 32 } else { byte(*b) }).sum()
-    };
-    block.iter().any(|b| *b != 0) && (want == sum(false) || want == sum(true))
+    Ok(read.is_ok() && is_tar_header(&block))
 }
 
 /// Unpacks a picked archive into the empty directory `into`; `to` is where its entries will be in the image.

@@ -12,6 +12,7 @@ mod chmod;
 mod directory;
 pub mod fetch;
 mod layout;
+pub mod listing;
 mod owner;
 mod resolve;
 mod select;

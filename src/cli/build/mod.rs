@@ -1,0 +1,137 @@
+//! `rbuild build`, and `rbuild` with anything that is no command.
+//!
+//! First all flags are understood, then contexts are fetched, then it builds: a misspelt name must not cost a download.
+
+mod args;
+mod contexts;
+mod output;
+mod progress;
+mod settings;
+mod tidy;
+
+pub(super) use args::BuildArgs;
+
+use super::call::{Call, Question};
+use super::signals::Interrupt;
+use super::{CliError, CommandResult, Ctx};
+use crate::build::{self, BuildError, BuildRequest, Gatherer, Tools};
+use crate::gc::Collector;
+use crate::image::{Dest, Images, OutputKind, OutputSpec};
+use crate::plan::PlanOptions;
+use crate::platform::Platform;
+use crate::sandbox::Launcher;
+use crate::solve::Processes;
+use crate::store::Store;
+use contexts::Origins;
+use settings::Settings;
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Builds.
+pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
+    let begun = Instant::now();
+    let outputs = args.output.iter().map(|o| OutputSpec::parse(o)).collect::<Result<Vec<_>, _>>()?;
+    let to_stdout = outputs.iter().any(|o| matches!(o.kind, OutputKind::Export(_, Dest::Stdout)));
+    if to_stdout && std::io::stdout().is_terminal() {
+        let error = CliError::new("an archive is not written to a terminal");
+        return Err(error.hint("redirect standard output, or give dest=FILE"));
+    }
+    let settings = Settings::read(args, &outputs)?;
+    let origins = Origins::read(args)?;
+    let call = if args.switches.check { Call::CHECK } else { Call::parse(&args.call)? };
+    if call.question != Question::Build {
+        let (store, _, images) = ctx.open()?;
+        return call.answer(&request(args, &settings, &origins, &store, &images)?, &images, ctx);
+    }
+    let keep = tidy::keep_storage()?;
+    let (sink, live) = progress::progress(args)?;
+    // before any thread: the helper process is forked
+    let launcher = Launcher::start()?;
+    let (store, snapshots, images) = ctx.open()?;
+    let records = build::records(&store);
+    let collector = Collector::new(store.clone(), snapshots.clone(), images.clone(), records);
+    // as long as nothing runs a signal may simply end us
+    let request = request(args, &settings, &origins, &store, &images)?;
+    let processes = Arc::new(Processes::default());
+    let stopping = processes.clone();
+    let interrupt = Interrupt::watch(move || stopping.stop())?;
+    let tools = Tools { store, snapshots, images: images.clone(), launcher, sink };
+    let outcome = build::build(&request, tools, &processes);
+    drop(live);
+    let built = match outcome {
+        Ok(built) => built,
+        Err(error) => {
+            let error = failure(error, interrupt.code(), progress::shows_logs(args));
+            if interrupt.code().is_none() {
+                tidy::tidy(&collector, keep);
+            }
+            return Err(error);
+        }
+    };
+    let image = images.get(&built.image)?;
+    let mut manifest = None;
+    for spec in &outputs {
+        let names = &request.names;
+        let written = output::export(spec, &settings.annotations, names, built.epoch, &image, &images)?;
+        manifest = manifest.or(written);
+    }
+    if let Some(code) = interrupt.code() {
+        return Err(CliError::new("interrupted").code(code));
+    }
+    let manifest = manifest.as_ref().unwrap_or(&image.descriptor);
+    let code = output::finish(args, &request, &built, manifest, begun, ctx)?;
+    tidy::tidy(&collector, keep);
+    Ok(code)
+}
+
+/// Puts a request together; fetches contexts that are elsewhere.
+fn request(
+    args: &BuildArgs,
+    settings: &Settings,
+    origins: &Origins,
+    store: &Store,
+    images: &Images,
+) -> Result<BuildRequest, CliError> {
+    let gatherer = Gatherer {
+        store,
+        images,
+        platform: settings.plan.platform.clone().unwrap_or_else(Platform::host),
+        keep_git_dir: settings.is_on("BUILDKIT_CONTEXT_KEEP_GIT_DIR"),
+        secrets: &settings.secrets,
+    };
+    let contexts = origins.gather(&gatherer)?;
+    Ok(BuildRequest {
+        context: contexts.context,
+        named: contexts.named,
+        dockerfile: contexts.dockerfile,
+        ignore: contexts.ignore,
+        plan: PlanOptions { contexts: contexts.plan, ..settings.plan.clone() },
+        names: settings.names.clone(),
+        squash: args.switches.squash,
+        run: settings.run.clone(),
+        secrets: settings.secrets.clone(),
+        jobs: settings.jobs,
+        explain: args.switches.explain,
+    })
+}
+
+/// Words a failed build.
+pub(super) fn failure(error: BuildError, interrupted: Option<u8>, log_shown: bool) -> CliError {
+    if let Some(code) = interrupted {
+        return CliError::new("interrupted; what had ended before stays in the cache").code(code);
+    }
+    match error {
+        BuildError::Dockerfile { name, source_text, diagnostic } => {
+            CliError::new(diagnostic.render(&name, &source_text, false).trim_end())
+        }
+        BuildError::Checks { ref name, ref source_text, ref warnings } => {
+            let shown: String = warnings.iter().map(|w| w.render(name, source_text, false)).collect();
+            CliError::new(format!("{error}\n{}", shown.trim_end()))
+        }
+        BuildError::Step { name, source_text, step } => {
+            super::step_failure::describe(&name, &source_text, &step, log_shown)
+        }
+        other => CliError::from_error(&other),
+    }
+}

@@ -1,0 +1,296 @@
+//! What the flags of `build` mean, as far as it can be told before anything is read or fetched.
+
+use super::args::{BuildArgs, Elsewhere};
+use crate::cli::{CliError, values};
+use crate::dockerfile::mount::RawMount;
+use crate::image::OutputSpec;
+use crate::network::{DnsRequest, ExtraHost, NetworkMode};
+use crate::plan::PlanOptions;
+use crate::reference::Reference;
+use crate::runtime::{VolumeSource, volume};
+use crate::sandbox::{Limits, MountKind, MountSpec, Source};
+use crate::solve::{RunSettings, Secrets};
+use std::collections::BTreeMap;
+
+/// Steps at once when `--jobs` does not say: enough to never be the limit of an honest graph.
+const JOBS: usize = 64;
+
+/// The flags, understood.
+pub(super) struct Settings {
+    pub(super) names: Vec<Reference>,
+    pub(super) plan: PlanOptions,
+    pub(super) run: RunSettings,
+    pub(super) secrets: Secrets,
+    pub(super) annotations: Annotations,
+    pub(super) jobs: usize,
+}
+
+/// `--annotation`, by the document that it goes into.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Annotations {
+    pub(super) manifest: BTreeMap<String, String>,
+    pub(super) index: BTreeMap<String, String>,
+    pub(super) descriptor: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Reads all flags but those of contexts and progress.
+    pub(super) fn read(args: &BuildArgs, outputs: &[OutputSpec]) -> Result<Self, CliError> {
+        refuse(&args.elsewhere)?;
+        let mut names = args.tag.iter().map(|t| name(t)).collect::<Result<Vec<_>, _>>()?;
+        names.extend(outputs.iter().flat_map(|o| o.names.iter().cloned()));
+        let allows = |right: &str| args.allow.iter().any(|a| a == right);
+        let rights = ["network.host", "security.insecure"];
+        if let Some(other) = args.allow.iter().find(|a| !rights.contains(&a.as_str())) {
+            return Err(CliError::new(format!(
+                "--allow {other:?}: expected network.host or security.insecure"
+            )));
+        }
+        let network: NetworkMode = args.network.parse()?;
+        let label = |text: &String| {
+            let (name, value) = values::pair(text);
+            (name, value.unwrap_or_default())
+        };
+        let plan = PlanOptions {
+            build_args: build_args(args)?,
+            target: args.target.clone(),
+            labels: args.label.iter().map(label).collect(),
+            platform: args.platform.as_deref().map(str::parse).transpose()?,
+            no_cache: args.switches.no_cache,
+            no_cache_filter: args.no_cache_filter.clone(),
+            mounts: args.mount.iter().map(|m| mount(m)).collect::<Result<_, _>>()?,
+            allow_host_network: allows("network.host") || network == NetworkMode::Host,
+            allow_insecure: allows("security.insecure"),
+            ..PlanOptions::new()
+        };
+        let security = values::security(&args.security_opt)?;
+        let run = RunSettings {
+            network,
+            extra_hosts: args.add_host.iter().map(|h| h.parse::<ExtraHost>()).collect::<Result<_, _>>()?,
+            shm_size: args.shm_size.as_deref().map(|s| values::bytes("--shm-size", s)).transpose()?,
+            rlimits: args.ulimit.iter().map(|u| values::ulimit(u)).collect::<Result<_, _>>()?,
+            limits: limits(args)?,
+            volumes: volumes(args)?,
+            dns: DnsRequest {
+                servers: args.dns.clone(),
+                search: values::words("--dns-search", &args.dns_search)?,
+                options: values::words("--dns-option", &args.dns_option)?,
+            },
+            unconfined: !security.seccomp,
+            no_new_privs: security.no_new_privs,
+            allow_insecure: allows("security.insecure"),
+            allow_host_network: allows("network.host"),
+        };
+        let secrets = Secrets {
+            secrets: args.secret.iter().map(|s| values::secret(s)).collect::<Result<_, _>>()?,
+            agents: args.ssh.iter().map(|s| values::agent(s)).collect::<Result<_, _>>()?,
+        };
+        let jobs = match args.jobs {
+            Some(0) => return Err(CliError::new("--jobs must be at least 1")),
+            jobs => jobs.unwrap_or(JOBS),
+        };
+        Ok(Self { names, plan, run, secrets, annotations: Annotations::read(&args.annotation)?, jobs })
+    }
+
+    /// Says whether a build argument of BuildKit's own is on.
+    pub(super) fn is_on(&self, name: &str) -> bool {
+        let value = self.plan.build_args.get(name).cloned().flatten().unwrap_or_default();
+        ["1", "t", "true"].contains(&value.to_ascii_lowercase().as_str())
+    }
+}
+
+/// Says what is not available, and why nothing of it is done in silence.
+fn refuse(flags: &Elsewhere) -> Result<(), CliError> {
+    let no = |flag: &str, why: &str, what: &str| Err(CliError::new(format!("{flag} {why}")).hint(what));
+    let is_off = |text: &str| ["0", "f", "false"].contains(&text.to_ascii_lowercase().as_str());
+    if flags.push.as_deref().is_some_and(|p| !is_off(p)) {
+        let what = "write the image with --output type=oci,dest=FILE and let another tool push it";
+        return no("--push", "is not available yet: rbuild has no registry client", what);
+    }
+    for (flag, values) in [("--cache-from", &flags.cache_from), ("--cache-to", &flags.cache_to)] {
+        if let Some(value) = values.first() {
+            let what = "leave it out; the cache of this machine's store is always used";
+            return no(&format!("{flag} {value}"), "is not available yet", what);
+        }
+    }
+    match flags.pull.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None | Some("false" | "never" | "missing" | "ifnotpresent") => {}
+        Some("always" | "true" | "newer" | "ifnewer") => {
+            let what = "leave it out: base images come from the store (rbuild load, rbuild import)";
+            return no("--pull", "is not available yet: rbuild has no registry client", what);
+        }
+        Some(other) => {
+            return no(&format!("--pull={other}"), "is no policy", "write never or missing");
+        }
+    }
+    let disabled = |text: &str| is_off(text) || text.split(',').any(|field| field == "disabled=true");
+    let attest = flags.attest.iter().map(|text| ("--attest", text));
+    let attestations = flags.provenance.iter().map(|text| ("--provenance", text));
+    let attestations = attestations.chain(flags.sbom.iter().map(|text| ("--sbom", text))).chain(attest);
+    for (flag, text) in attestations {
+        if !disabled(text) {
+            let why = "is not available: rbuild writes no attestations";
+            return no(&format!("{flag} {text}"), why, "leave it out or write false");
+        }
+    }
+    if flags.rewrite_timestamp.as_deref().is_some_and(is_off) {
+        let why = "is not available: times in layers are lowered to SOURCE_DATE_EPOCH whenever it is given";
+        return no("--rewrite-timestamp=false", why, "leave it out, or leave SOURCE_DATE_EPOCH out");
+    }
+    if flags.cpuset_mems.is_some() {
+        return no("--cpuset-mems", "is not available", "leave it out; --cpuset-cpus is available");
+    }
+    match flags.isolation.as_deref() {
+        None | Some("" | "default" | "oci" | "rootless") => Ok(()),
+        Some(other) => no(&format!("--isolation {other}"), "is not available", "leave it out"),
+    }
+}
+
+/// Reads a name for the image.
+fn name(text: &str) -> Result<Reference, CliError> {
+    let name: Reference = text.parse()?;
+    if name.digest().is_some() {
+        return Err(CliError::new(format!("--tag {text:?}: a name that is given cannot have a digest"))
+            .hint("leave @sha256:... out"));
+    }
+    Ok(name)
+}
+
+impl Annotations {
+    fn read(texts: &[String]) -> Result<Self, CliError> {
+        let mut out = Self::default();
+        for text in texts {
+            out.take(text).map_err(|why| {
+                CliError::new(format!("--annotation {text:?}: {why}"))
+                    .hint("write [manifest|index|manifest-descriptor:]NAME=VALUE")
+            })?;
+        }
+        Ok(out)
+    }
+
+    /// Reads `[TYPE[PLATFORM],...:]NAME=VALUE`; there is one platform, so which one is said does not matter.
+    fn take(&mut self, text: &str) -> Result<(), String> {
+        let (key, value) = text.split_once('=').ok_or("there is no =")?;
+        let (types, name) = match key.split_once(':') {
+            Some((types, name)) if types.split(',').all(is_type) => (types, name),
+            _ => ("manifest", key),
+        };
+        if name.is_empty() {
+            return Err("there is no name".into());
+        }
+        for kind in types.split(',') {
+            let to = match kind.split('[').next().unwrap_or_default() {
+                "index" => &mut self.index,
+                "manifest-descriptor" | "index-descriptor" => &mut self.descriptor,
+                _ => &mut self.manifest,
+            };
+            to.insert(name.to_owned(), value.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn is_type(text: &str) -> bool {
+    let bare = match text.split_once('[') {
+        Some((bare, platform)) if platform.ends_with(']') => bare,
+        Some(_) => return false,
+        None => text,
+    };
+    ["manifest", "index", "manifest-descriptor", "index-descriptor"].contains(&bare)
+}
+
+fn limits(args: &BuildArgs) -> Result<Limits, CliError> {
+    let memory = args.memory.as_deref().map(|m| values::bytes("--memory", m)).transpose()?;
+    Ok(Limits {
+        memory,
+        memory_swap: values::memory_swap(args.memory_swap.as_deref(), memory)?,
+        cpu_millis: args.cpu_quota.map(|quota| quota * 1000 / args.cpu_period.max(1)),
+        cpu_shares: args.cpu_shares.filter(|shares| *shares > 0),
+        cpuset_cpus: args.cpuset_cpus.clone(),
+        pids: None,
+        parent: args.cgroup_parent.clone(),
+    })
+}
+
+fn volumes(args: &BuildArgs) -> Result<Vec<MountSpec>, CliError> {
+    if args.volume.is_empty() {
+        return Ok(Vec::new());
+    }
+    let cwd = std::env::current_dir()
+        .map_err(|e| CliError::new(format!("cannot find the working directory: {e}")))?;
+    let one = |text: &std::ffi::OsString| {
+        let request = volume::parse_volume(text.as_encoded_bytes(), &cwd)?;
+        let bad = |why: String| CliError::new(format!("--volume {:?}: {why}", text.to_string_lossy()));
+        let VolumeSource::Host { path, .. } = request.source else {
+            return Err(bad("a build can mount directories of the host only, not volumes".into())
+                .hint("write DIR:TARGET[:ro] with an absolute DIR, or RUN --mount=type=cache for a directory that stays"));
+        };
+        path.symlink_metadata().map_err(|e| bad(format!("{}: {e}", path.display())))?;
+        let (target, readonly) = (request.target, request.readonly);
+        Ok(MountSpec { target, kind: MountKind::Bind(Source::Host(path)), readonly })
+    };
+    args.volume.iter().map(one).collect()
+}
+
+fn mount(text: &str) -> Result<RawMount, CliError> {
+    RawMount::of_command_line(text).map_err(|error| {
+        let shown = CliError::new(format!("--mount {text:?}: {}", error.message()));
+        match error.help_text() {
+            Some(help) => shown.hint(help),
+            None => shown,
+        }
+    })
+}
+
+/// Files first, then the command line; `SOURCE_DATE_EPOCH` of the environment counts when nothing else sets it.
+fn build_args(args: &BuildArgs) -> Result<BTreeMap<String, Option<String>>, CliError> {
+    let mut out = BTreeMap::new();
+    for path in &args.build_arg_file {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| CliError::new(format!("--build-arg-file {}: {e}", path.display())))?;
+        out.extend(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(given));
+    }
+    out.extend(args.build_arg.iter().map(|a| given(a)));
+    const EPOCH: &str = "SOURCE_DATE_EPOCH";
+    if let Some(epoch) = &args.source_date_epoch {
+        if epoch.parse::<u32>().is_err() {
+            return Err(CliError::new(format!("--source-date-epoch {epoch:?}: expected seconds since 1970")));
+        }
+        out.insert(EPOCH.into(), Some(epoch.clone()));
+    } else if let Ok(epoch) = std::env::var(EPOCH) {
+        out.entry(EPOCH.into()).or_insert(Some(epoch));
+    }
+    Ok(out)
+}
+
+/// A name without value takes that of the environment.
+fn given(text: &str) -> (String, Option<String>) {
+    let (name, value) = values::pair(text);
+    let value = value.or_else(|| std::env::var(&name).ok());
+    (name, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_go_where_they_are_sent() {
+        let read =
+            |texts: &[&str]| Annotations::read(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let got = read(&[
+            "a=1",
+            "manifest:b=2",
+            "index:c=3",
+            "manifest-descriptor[linux/amd64]:d=4",
+            "manifest,index:e=5",
+            "org:f=x=y",
+        ])
+        .unwrap();
+        let keys = |map: &BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(keys(&got.manifest), "a b e org:f");
+        assert_eq!((keys(&got.index), keys(&got.descriptor)), ("c e".into(), "d".into()));
+        assert_eq!(got.manifest["org:f"], "x=y");
+        assert!(read(&["a"]).is_err() && read(&["=x"]).is_err() && read(&["index:=x"]).is_err());
+    }
+}
