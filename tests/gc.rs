@@ -314,13 +314,14 @@ fn builds_do_not_notice_that_things_are_removed() {
                 let space = &space;
                 scope.spawn(move || {
                     for round in 0..12 {
-                        // every other round is the same again, and may find some of it and not the rest
+                        // Every other round is the same again, and may find some of it and not the rest. Each
+                        // has a cache mount of its own, since the other would change it meanwhile.
                         let text = format!("{builder} {}", round / 2);
                         let dir = format!("ctx{builder}");
                         space.write(&format!("{dir}/f"), &text);
                         space.write(
                             &format!("{dir}/Dockerfile"),
-                            "FROM busybox AS a\nCOPY f /f\nRUN cat /f > /g\nFROM busybox\nCOPY f /f\nRUN --mount=type=cache,target=/c cat /f > /c/f; cat /c/f > /h\nCOPY --from=a /g /g\n",
+                            format!("FROM busybox AS a\nCOPY f /f\nRUN cat /f > /g\nFROM busybox\nCOPY f /f\nRUN --mount=type=cache,target=/c{builder} cat /f > /c{builder}/f; cat /c{builder}/f > /h\nCOPY --from=a /g /g\n"),
                         );
                         let name = format!("app{builder}");
                         space.build(&space.path(&dir), &["-t", &name]).ok();
