@@ -25,5 +25,6 @@ pub mod sandbox;
 pub mod snapshot;
 pub mod solve;
 pub mod store;
+pub mod suggest;
 pub mod sys;
 pub mod tree;

@@ -24,7 +24,9 @@ fn of_instruction(instruction: &ast::Instruction, rules: &IgnoreRules) -> Vec<Wa
         _ => return Vec::new(),
     };
     let plain = |source: &Source| match source {
-        Source::Path(text) if !text.as_str().contains(['$', '*', '?', '[', '\\', '"', ':']) => Some(text.as_str().to_owned()),
+        Source::Path(text) if !text.as_str().contains(['$', '*', '?', '[', '\\', '"', ':']) => {
+            Some(text.as_str().to_owned())
+        }
         _ => None,
     };
     let ignored = |path: &String| rules.excludes(&TreePath::clean(path.as_bytes()));

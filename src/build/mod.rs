@@ -3,6 +3,7 @@
 mod bases;
 mod error;
 mod gather;
+mod ignored;
 mod origin;
 mod request;
 mod shelf;
@@ -15,7 +16,7 @@ pub use request::{BuildRequest, Built, ContextSource, Fetched, IgnoreFrom};
 
 use crate::cache::{Index, Records};
 use crate::context::{BuildContext, IgnoreRules, load_ignore};
-use crate::dockerfile;
+use crate::dockerfile::{self, lint::Config};
 use crate::image::{AssembleRequest, Images};
 use crate::oci::History;
 use crate::plan::{self, From, Op, Plan, RunMount};
@@ -49,10 +50,7 @@ pub struct Tools {
 pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Result<Built, BuildError> {
     let source = request.dockerfile.text.as_slice();
     let name = request.dockerfile.path.display().to_string();
-    let wrong = |d| BuildError::dockerfile(&name, source, d);
-    let file = dockerfile::parse(source).map_err(wrong)?;
-    let bases = bases::StoredBases::new(&tools.images);
-    let plan = plan::plan(source, &file, &request.plan, &bases).map_err(wrong)?;
+    let plan = check(request, &tools.images)?;
     if plan.warnings_are_errors && !plan.warnings.is_empty() {
         return Err(BuildError::checks(&name, source, plan.warnings));
     }
@@ -110,7 +108,7 @@ fn takes_from_a_context(plan: &Plan) -> bool {
     })
 }
 
-/// Plans without building: what `--check` and its relatives need.
+/// Plans without building, with all checks: what `--check` and its relatives need.
 ///
 /// # Errors
 /// A wrong Dockerfile, or a base image that cannot be found.
@@ -119,7 +117,14 @@ pub fn check(request: &BuildRequest, images: &Images) -> Result<Plan, BuildError
     let name = request.dockerfile.path.display().to_string();
     let wrong = |d| BuildError::dockerfile(&name, source, d);
     let file = dockerfile::parse(source).map_err(wrong)?;
-    plan::plan(source, &file, &request.plan, &bases::StoredBases::new(images)).map_err(wrong)
+    let bases = bases::StoredBases::new(images);
+    let mut plan = plan::plan(source, &file, &request.plan, &bases).map_err(wrong)?;
+    if let ContextSource::Dir(dir) = &request.context {
+        let config = Config::of_file(&file).map_err(wrong)?;
+        let found = ignored::ignored_sources(&file, &ignore_of(request, dir)?);
+        plan.warnings.extend(found.into_iter().filter(|warning| warning.is_wanted(&config)));
+    }
+    Ok(plan)
 }
 
 fn assembly(request: &BuildRequest, plan: &Plan, results: &[crate::digest::ResultId]) -> AssembleRequest {

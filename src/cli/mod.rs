@@ -174,6 +174,6 @@ fn is_command(word: &str) -> bool {
 fn near_command(word: &str) -> Option<String> {
     let cli = Cli::command();
     let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
-    let near = crate::dockerfile::suggest::nearest(word, names)?;
+    let near = crate::suggest::nearest(word, names)?;
     Some(format!("did you mean rbuild {near}?"))
 }

@@ -64,7 +64,7 @@ impl Diagnostic {
     /// Says what was probably meant, if something near `word` is among `options`.
     #[must_use]
     pub fn did_you_mean<'a>(self, word: &str, options: impl IntoIterator<Item = &'a str>) -> Self {
-        match super::suggest::nearest(word, options) {
+        match crate::suggest::nearest(word, options) {
             Some(near) => self.help(format!("did you mean {near}?")),
             None => self,
         }

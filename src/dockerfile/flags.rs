@@ -7,7 +7,7 @@
 use super::diagnostic::Diagnostic;
 use super::grammar::{Node, Rule};
 use super::span::{Span, Text, TextBuilder};
-use super::suggest::nearest;
+use crate::suggest::nearest;
 
 /// One flag as written, quotes and escapes removed.
 #[derive(Clone, Debug)]

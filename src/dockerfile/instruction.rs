@@ -15,7 +15,7 @@ use super::grammar::{Escape, Rule, matched, text_of, within};
 use super::heredoc::marker;
 use super::mount::{self, RawMount};
 use super::span::{Span, Text};
-use super::suggest::nearest;
+use crate::suggest::nearest;
 
 /// The instructions, as they are usually written.
 pub(super) const KEYWORDS: [&str; 18] = [

@@ -24,7 +24,6 @@ pub mod parse;
 mod pattern;
 mod print;
 pub mod span;
-pub mod suggest;
 pub mod word;
 
 pub use ast::Dockerfile;

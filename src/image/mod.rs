@@ -244,7 +244,7 @@ fn near(entries: &[Descriptor], text: &str) -> Option<String> {
     // A name without tag means this tag.
     let latest = names.iter().filter(|n| n.tag() == Some("latest"));
     familiar.extend(latest.map(Reference::familiar_name));
-    crate::dockerfile::suggest::nearest(text, familiar.iter().map(String::as_str)).map(str::to_owned)
+    crate::suggest::nearest(text, familiar.iter().map(String::as_str)).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use super::env::Env;
 use crate::dockerfile::ast::{Dockerfile, Head, Kind};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::lint::{self, Config, Warning};
-use crate::dockerfile::suggest::nearest;
 use crate::dockerfile::word::Expanded;
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::suggest::nearest;
 use std::collections::BTreeMap;
 
 /// Collects what the checks find.

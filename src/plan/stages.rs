@@ -10,8 +10,8 @@ use super::words::Words;
 use crate::dockerfile::ast::{self, Dockerfile, Instruction, Kind};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::span::{Span, Text};
-use crate::dockerfile::suggest;
 use crate::platform::Platform;
+use crate::suggest;
 use petgraph::graph::DiGraph;
 use std::collections::hash_map::{Entry, HashMap};
 

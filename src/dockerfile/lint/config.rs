@@ -4,7 +4,7 @@ use super::Rule;
 use crate::dockerfile::ast::{Dockerfile, Head};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::span::Text;
-use crate::dockerfile::suggest::nearest;
+use crate::suggest::nearest;
 
 /// Which checks are made and whether they fail the build.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
