@@ -155,11 +155,18 @@ fn rule(line: &[u8], number: usize, file: &str) -> Result<Option<Rule>, IgnoreEr
         Some(rest) => (true, rest.trim_ascii()),
         None => (false, text),
     };
-    let cleaned = clean(body);
+    let lone = || IgnoreError::LoneBang { file: file.to_owned(), line: number };
     if body.is_empty() {
-        let lone = IgnoreError::LoneBang { file: file.to_owned(), line: number };
-        return if negated { Err(lone) } else { Ok(None) };
+        return if negated { Err(lone()) } else { Ok(None) };
     }
+    // Moby reads the line once and its patterns once more, so `/!a` brings back and `!/` is a lone `!`.
+    let again = [if negated { &b"!"[..] } else { b"" }, &clean(body)].concat();
+    let again = clean(again.trim_ascii());
+    let (negated, cleaned) = match again.strip_prefix(b"!") {
+        Some([]) => return Err(lone()),
+        Some(rest) => (true, rest.to_vec()),
+        None => (false, again),
+    };
     let pattern = Pattern::new(&cleaned, Dialect::Ignore).map_err(|source| IgnoreError::Pattern {
         file: file.to_owned(),
         line: number,
@@ -233,9 +240,12 @@ mod tests {
             ("dir\n!dir/keep", "dir/other", true),
             ("dir\n!dir/keep\ndir", "dir/keep", true),
             ("Dir", "dir", false),
+            ("a /", "a", true),
+            ("*\n/!a", "a", false),
         ] {
             assert_eq!(rules(text).excludes(&p(path)), want, "{text:?} {path}");
         }
+        assert!(IgnoreRules::parse(b"!/", "f").is_err());
         assert!(IgnoreRules::parse(b"a\n!", "f").unwrap_err().to_string().starts_with("f:2:"));
         assert!(IgnoreRules::parse(b"[", "f").unwrap_err().to_string().contains("f:1:"));
     }
