@@ -1,10 +1,11 @@
 //! Builds every case of `fixtures/cases/` and compares files and config with what BuildKit makes of the same.
 //!
 //! A case is one text file. Lines before the first section: `# why`, and `key: value` with `build` (flags), `env`
-//! (variables of the caller), `base` (`busybox` or `scratch`: what the expected lines leave out) and `fails` (a phrase
-//! of the message, when the build must fail). Then sections `-- NAME --`: `Dockerfile` and other files of the context,
-//! or beside it with `../`; `setup`, a shell script run in the context; and `expected`, the lines that
-//! `common/flat.rs` writes: kind, mode, owner and path of each file that differs from the base, and the config.
+//! (variables of the caller), `base` (`busybox` or `scratch`: what the expected lines leave out), `fails` (a phrase of
+//! the message, when the build must fail) and `differs` (what BuildKit does instead, where that is on purpose). Then
+//! sections `-- NAME --`: `Dockerfile` and other files of the context, or beside it with `../`; `setup`, a shell script
+//! run in the context; and `expected`, the lines that `common/flat.rs` writes: kind, mode, owner and path of each file
+//! that differs from the base, and the config.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
