@@ -107,6 +107,29 @@ fn security_and_dns_of_steps() {
 }
 
 #[test]
+fn steps_are_limited_as_asked() {
+    if !root_or_skip() {
+        return;
+    }
+    let space = busybox();
+    let context = space.dockerfile("FROM busybox\nRUN grep Cpus_allowed_list /proc/self/status\n");
+    let parent = format!("rbuild-test-{}", std::process::id());
+    let flags = ["--cpuset-cpus", "0", "--cpu-shares", "512", "--memory", "64m", "--memory-swap", "64m"];
+    let limited = space.build(&context, &[&flags[..], &["--cgroup-parent", &parent]].concat());
+    let made = cgroups(&parent);
+    made.iter().for_each(|dir| fs::remove_dir(dir).unwrap());
+    if limited.stderr.contains("cannot limit") {
+        common::skip("this machine has no cgroups to limit with");
+        return;
+    }
+    let limited = limited.ok();
+    assert!(limited.stderr.lines().any(|l| l.ends_with("Cpus_allowed_list:\t0")), "{limited}");
+    assert!(!made.is_empty(), "the step was below {parent}");
+    // limits do not count for the cache
+    space.build(&context, &["--memory", "128m"]).ok().assert_executed(&[]);
+}
+
+#[test]
 fn the_log_can_go_to_a_file_or_to_a_program() {
     let space = busybox();
     let context = space.dockerfile("FROM busybox\nRUN seq 1 3000\nRUN echo oops >&2; exit 3\n");
@@ -225,6 +248,13 @@ fn explain_names_the_files_that_changed() {
     assert_eq!(before, 2);
     space.build(&context, &["--explain"]).ok().assert_executed(&[]);
     assert_eq!(lists(), before, "a cached step leaves no list");
+}
+
+/// The cgroups of this name: one, or with version 1 one for each controller.
+fn cgroups(name: &str) -> Vec<std::path::PathBuf> {
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    let below = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    [root.to_owned()].into_iter().chain(below).map(|dir| dir.join(name)).filter(|dir| dir.is_dir()).collect()
 }
 
 fn walk(dir: &std::path::Path) -> usize {

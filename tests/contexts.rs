@@ -185,6 +185,15 @@ fn a_git_repository_is_a_context() {
     build(&format!("{url}#nope"), &[]).refuses(1, &["nope"]);
     build(&format!("{url}#main:nope"), &[]).refuses(1, &["nope"]);
 
+    // the time of the commit
+    build(&format!("{url}#v1:sub"), &["--build-arg", "SOURCE_DATE_EPOCH=context"]).ok();
+    let created = space.inspect("app")["Created"].as_str().unwrap().to_owned();
+    let commit: u64 = repository.git(&["show", "-s", "--format=%ct", "v1"]).trim().parse().unwrap();
+    build(&format!("{url}#v1:sub"), &["--source-date-epoch", &commit.to_string()]).ok();
+    assert_eq!(space.inspect("app")["Created"], created);
+    let local = space.dockerfile("FROM busybox\n");
+    space.build(&local, &["--timestamp=context"]).refuses(1, &["no time of its own"]);
+
     // the same commit again is cached
     let done = space.rbuild(["build", "--progress=plain", &format!("{url}#v1:sub")]).ok();
     done.assert_executed(&[]);
@@ -272,4 +281,13 @@ fn a_named_context_can_be_for_one_platform() {
     let right = format!("src::{host}=right");
     space.build(&context, &["-t", "app", "--build-context", "src=wrong", "--build-context", &right]).ok();
     assert_eq!(space.stdout_of("app", &["cat", "/f"]), "right\n");
+}
+
+#[test]
+fn an_ordinary_user_can_build_from_an_archive() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let space = space.with_busybox();
+    space.rbuild_fed(["build", "-t", "app", "-"], &gzip(&context_tar(COPIES))).ok();
+    let stat = space.stdout_of("app", &["stat", "-c", "%a %u:%g", "/ctx/file.txt"]);
+    assert_eq!(stat, "640 0:0\n");
 }

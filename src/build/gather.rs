@@ -200,7 +200,9 @@ impl Gatherer<'_> {
         let options = GitOptions { keep_git_dir: self.keep_git_dir, ssh_auth_sock: agent };
         let commit = git::resolve(source, &options)?;
         let path = git::checkout(source, &commit, &options, dir.path())?;
-        Ok(fetched(path, origin, dir))
+        let time = git::commit_time(source, &commit, &options, dir.path())?;
+        let from = origin.to_string();
+        Ok(ContextSource::Fetched(Arc::new(Fetched { path, from, time, _dir: dir })))
     }
 
     /// Takes an archive apart, or reads a Dockerfile.
@@ -263,7 +265,7 @@ impl Gatherer<'_> {
 }
 
 fn fetched(path: PathBuf, origin: &Origin, dir: TempDir) -> ContextSource {
-    ContextSource::Fetched(Arc::new(Fetched { path, from: origin.to_string(), _dir: dir }))
+    ContextSource::Fetched(Arc::new(Fetched { path, from: origin.to_string(), time: None, _dir: dir }))
 }
 
 /// Opens what was downloaded; its name came with the URL.

@@ -40,6 +40,8 @@ pub struct Fetched {
     pub path: PathBuf,
     /// Where they came from, without passwords.
     pub from: String,
+    /// When a git commit was made, in seconds since 1970.
+    pub time: Option<i64>,
     pub(super) _dir: TempDir,
 }
 

@@ -14,7 +14,7 @@ pub(super) use args::BuildArgs;
 use super::call::{Call, Question};
 use super::signals::Interrupt;
 use super::{CliError, CommandResult, Ctx};
-use crate::build::{self, BuildError, BuildRequest, Gatherer, Tools};
+use crate::build::{self, BuildError, BuildRequest, ContextSource, Gatherer, Tools};
 use crate::gc::Collector;
 use crate::image::{Dest, Images, OutputKind, OutputSpec};
 use crate::plan::PlanOptions;
@@ -23,7 +23,7 @@ use crate::sandbox::Launcher;
 use crate::solve::Processes;
 use crate::store::Store;
 use contexts::Origins;
-use settings::Settings;
+use settings::{EPOCH, OF_CONTEXT, Settings};
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Instant;
@@ -101,12 +101,14 @@ fn request(
         secrets: &settings.secrets,
     };
     let contexts = origins.gather(&gatherer)?;
+    let mut plan = PlanOptions { contexts: contexts.plan, ..settings.plan.clone() };
+    date(&mut plan, &contexts.context)?;
     Ok(BuildRequest {
         context: contexts.context,
         named: contexts.named,
         dockerfile: contexts.dockerfile,
         ignore: contexts.ignore,
-        plan: PlanOptions { contexts: contexts.plan, ..settings.plan.clone() },
+        plan,
         names: settings.names.clone(),
         squash: args.switches.squash,
         run: settings.run.clone(),
@@ -114,6 +116,24 @@ fn request(
         jobs: settings.jobs,
         explain: args.switches.explain,
     })
+}
+
+/// Puts the time of the context where `SOURCE_DATE_EPOCH=context` asks for it.
+fn date(plan: &mut PlanOptions, context: &ContextSource) -> Result<(), CliError> {
+    let Some(Some(epoch)) = plan.build_args.get_mut(EPOCH) else { return Ok(()) };
+    if epoch != OF_CONTEXT {
+        return Ok(());
+    }
+    let time = match context {
+        ContextSource::Fetched(fetched) => fetched.time,
+        _ => None,
+    };
+    let time = time.ok_or_else(|| {
+        CliError::new(format!("{EPOCH}={OF_CONTEXT}: the build context has no time of its own"))
+            .hint("only a git repository has one; write the seconds since 1970")
+    })?;
+    *epoch = time.to_string();
+    Ok(())
 }
 
 /// Words a failed build.

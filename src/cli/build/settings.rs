@@ -12,6 +12,10 @@ use crate::sandbox::{Limits, MountKind, MountSpec, Source};
 use crate::solve::{RunSettings, Secrets};
 use std::collections::BTreeMap;
 
+/// The build argument with the time of everything.
+pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
+/// Its value that means the time of the context.
+pub(super) const OF_CONTEXT: &str = "context";
 /// Steps at once when `--jobs` does not say: enough to never be the limit of an honest graph.
 const JOBS: usize = 64;
 
@@ -251,9 +255,8 @@ fn build_args(args: &BuildArgs) -> Result<BTreeMap<String, Option<String>>, CliE
         out.extend(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(given));
     }
     out.extend(args.build_arg.iter().map(|a| given(a)));
-    const EPOCH: &str = "SOURCE_DATE_EPOCH";
     if let Some(epoch) = &args.source_date_epoch {
-        if epoch.parse::<u32>().is_err() {
+        if epoch != OF_CONTEXT && epoch.parse::<u32>().is_err() {
             return Err(CliError::new(format!("--source-date-epoch {epoch:?}: expected seconds since 1970")));
         }
         out.insert(EPOCH.into(), Some(epoch.clone()));

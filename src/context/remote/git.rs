@@ -49,9 +49,8 @@ pub fn checkout(
     into: &Path,
 ) -> Result<PathBuf, RemoteError> {
     let keep = |e: io::Error| RemoteError::Keep { url: redact(&source.remote), source: e };
-    let keep_git = source.keep_git_dir.unwrap_or(options.keep_git_dir) && source.subdir.is_root();
-    let tree = into.join("tree");
-    let git_dir = if keep_git { tree.join(".git") } else { into.join("git") };
+    let keep_git = keeps_git(source, options);
+    let (tree, git_dir) = places(source, options, into);
     rustix::fs::mkdir(&tree, Mode::from_raw_mode(0o755)).map_err(|e| keep(e.into()))?;
     let git = Git { source, options, dirs: Some((&tree, &git_dir)) };
     git.run(["-c", "init.defaultBranch=master", "init", "-q"])?;
@@ -65,7 +64,7 @@ pub fn checkout(
         git.run(["submodule", "update", "-q", "--init", "--recursive", "--depth=1"])?;
     }
     let time = match source.commit_mtime {
-        true => git.run(["show", "-s", "--format=%ct", commit])?.trim().parse::<i64>().ok(),
+        true => git.time_of(commit)?,
         false => None,
     };
     if keep_git {
@@ -89,6 +88,29 @@ use std::os::fd::AsFd;
 
 fn open(dir: &Path) -> io::Result<std::os::fd::OwnedFd> {
     fsutil::open_dir(dir)
+}
+
+/// Gives the time of a commit that [`checkout`] has brought into `into`, in seconds since 1970.
+pub fn commit_time(
+    source: &GitSource,
+    commit: &str,
+    options: &GitOptions<'_>,
+    into: &Path,
+) -> Result<Option<i64>, RemoteError> {
+    let (tree, git_dir) = places(source, options, into);
+    let git = Git { source, options, dirs: Some((&tree, &git_dir)) };
+    git.time_of(commit)
+}
+
+/// Where the files and where git's own data go.
+fn places(source: &GitSource, options: &GitOptions<'_>, into: &Path) -> (PathBuf, PathBuf) {
+    let tree = into.join("tree");
+    let git_dir = if keeps_git(source, options) { tree.join(".git") } else { into.join("git") };
+    (tree, git_dir)
+}
+
+fn keeps_git(source: &GitSource, options: &GitOptions<'_>) -> bool {
+    source.keep_git_dir.unwrap_or(options.keep_git_dir) && source.subdir.is_root()
 }
 
 /// What the remote says about a ref.
@@ -139,6 +161,10 @@ struct Git<'a> {
 }
 
 impl Git<'_> {
+    fn time_of(&self, commit: &str) -> Result<Option<i64>, RemoteError> {
+        Ok(self.run(["show", "-s", "--format=%ct", commit])?.trim().parse().ok())
+    }
+
     /// Gets the commit with as little history as the server allows.
     fn fetch(&self, commit: &str) -> Result<(), RemoteError> {
         let remote = &self.source.remote;
@@ -264,6 +290,7 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
 
     /// A repository with a daemon that serves it; stopped when dropped.
     struct Served {
@@ -274,7 +301,9 @@ mod tests {
 
     impl Drop for Served {
         fn drop(&mut self) {
-            let _ = self.daemon.kill();
+            // git starts the daemon as a process of its own, which would stay and hold our output open
+            let group = nix::unistd::Pid::from_raw(self.daemon.id().cast_signed());
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGTERM);
             let _ = self.daemon.wait();
         }
     }
@@ -305,7 +334,9 @@ mod tests {
             .env("GIT_CONFIG_COUNT", "1")
             .env("GIT_CONFIG_KEY_0", "safe.directory")
             .env("GIT_CONFIG_VALUE_0", "*")
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .spawn()
             .unwrap();
         let served = Served { daemon, _dir: dir, url: format!("git://127.0.0.1:{port}/r/.git") };
