@@ -6,26 +6,57 @@
 //! machine: deletions name what was there, no directory is opaque, and what is as before is left out.
 
 use crate::tree::{Diff, Entry, Meta, Node, SourceEntry, SourceNode, SourceTree, TreePath};
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 /// Reduces a raw scan of an upper directory to the changes against `parent`.
 pub(super) fn against(raw: &Diff, parent: &dyn SourceTree) -> io::Result<Diff> {
     let named = explicit(raw, parent)?;
-    let linked: HashSet<&TreePath> = named.entries().iter().filter_map(target).collect();
     let mut kept = Vec::with_capacity(named.entries().len());
     // directories that something kept is in
     let mut filled: HashSet<TreePath> = HashSet::new();
     for entry in named.entries().iter().rev() {
         let dir = matches!(entry.node, Node::Dir { .. });
-        let needed = dir && filled.contains(&entry.path) || linked.contains(&entry.path);
-        if !needed && !changed(entry, parent)? {
+        let needed = dir && filled.contains(&entry.path);
+        if !needed && !changed(&as_file(entry, &named), parent)? {
             continue;
         }
         filled.extend(entry.path.parent());
         kept.push(entry.clone());
     }
-    Ok(Diff::new(kept))
+    kept.reverse();
+    Ok(Diff::new(relinked(kept, &named)))
+}
+
+/// Gives what a further name of a file is: that file.
+fn as_file<'a>(entry: &'a Entry, named: &Diff) -> Cow<'a, Entry> {
+    match target(entry).and_then(|target| named.get(target)) {
+        Some(file) => Cow::Owned(Entry { path: entry.path.clone(), ..file.clone() }),
+        None => Cow::Borrowed(entry),
+    }
+}
+
+/// Of a file whose first name was left out, being as before, the first name that is left becomes the file: like
+/// BuildKit's, a layer does not hold an unchanged file again for a new name of it.
+fn relinked(kept: Vec<Entry>, named: &Diff) -> Vec<Entry> {
+    let there: HashSet<TreePath> = kept.iter().map(|entry| entry.path.clone()).collect();
+    let mut first: HashMap<TreePath, TreePath> = HashMap::new();
+    let mut out = Vec::with_capacity(kept.len());
+    for entry in kept {
+        let Some(lost) = target(&entry).filter(|target| !there.contains(*target)).cloned() else {
+            out.push(entry);
+            continue;
+        };
+        match first.get(&lost) {
+            Some(name) => out.push(Entry { node: Node::Hardlink { target: name.clone() }, ..entry }),
+            None => {
+                first.insert(lost, entry.path.clone());
+                out.push(as_file(&entry, named).into_owned());
+            }
+        }
+    }
+    out
 }
 
 /// Puts deletions by name in the place of opaque directories.
@@ -70,9 +101,7 @@ fn changed(entry: &Entry, parent: &dyn SourceTree) -> io::Result<bool> {
     let dir = matches!(entry.node, Node::Dir { .. });
     let (new, old) = (&entry.meta, &before.meta);
     let owner = (new.mode, new.uid, new.gid) == (old.mode, old.uid, old.gid);
-    // a name that had others is a file of its own now
-    let same_meta =
-        owner && new.xattrs == old.xattrs && (dir || new.mtime == old.mtime) && before.links.is_none();
+    let same_meta = owner && new.xattrs == old.xattrs && (dir || new.mtime == old.mtime);
     if !same_meta {
         return Ok(true);
     }
