@@ -104,7 +104,7 @@ impl Images {
             }
         };
         let changed = diff_id.0.as_str() != EMPTY_TAR;
-        Ok(changed.then(|| NewLayer { result: *result, diff_id, tar_size }))
+        Ok(changed.then_some(NewLayer { result: *result, diff_id, tar_size }))
     }
 
     /// Writes the documents, makes the stack findable by its chain IDs and gives the names.
