@@ -139,3 +139,25 @@ impl<T: SourceTree + ?Sized> SourceTree for std::sync::Arc<T> {
         (**self).immutable()
     }
 }
+
+/// A tree with nothing in it.
+#[derive(Debug, Clone, Copy)]
+pub struct EmptyTree;
+
+impl SourceTree for EmptyTree {
+    fn stat(&self, _path: &TreePath) -> io::Result<Option<SourceEntry>> {
+        Ok(None)
+    }
+
+    fn list(&self, _dir: &TreePath) -> io::Result<Vec<(Vec<u8>, SourceEntry)>> {
+        Ok(Vec::new())
+    }
+
+    fn content(&self, _path: &TreePath, _entry: &SourceEntry) -> io::Result<ContentId> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn open(&self, _path: &TreePath) -> io::Result<File> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}

@@ -8,9 +8,7 @@ use crate::plan::{CopyOp, CopySource, From, Role};
 use crate::snapshot::Snapshot;
 use crate::solve::schedule::Inputs;
 use crate::solve::{BuildEnv, OpError};
-use crate::tree::{Meta, SourceEntry, SourceNode, SourceTree, TreePath};
-use std::fs::File;
-use std::io;
+use crate::tree::{EmptyTree, Meta, SourceNode, SourceTree, TreePath};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -93,7 +91,7 @@ fn main_source(op: &CopyOp, env: &BuildEnv) -> Result<Box<dyn SourceTree>, OpErr
         From::Context(name) if op.sources.iter().any(|s| matches!(s, CopySource::Path(_))) => {
             Ok(Box::new(context(name, env)?))
         }
-        _ => Ok(Box::new(Nothing)),
+        _ => Ok(Box::new(EmptyTree)),
     }
 }
 
@@ -199,25 +197,4 @@ pub(super) fn seed(
             Ok(selection.directory().cloned())
         })
     })
-}
-
-/// The source of what is taken from nowhere: heredocs and URLs bring their own.
-struct Nothing;
-
-impl SourceTree for Nothing {
-    fn stat(&self, _path: &TreePath) -> io::Result<Option<SourceEntry>> {
-        Ok(None)
-    }
-
-    fn list(&self, _dir: &TreePath) -> io::Result<Vec<(Vec<u8>, SourceEntry)>> {
-        Ok(Vec::new())
-    }
-
-    fn content(&self, _path: &TreePath, _entry: &SourceEntry) -> io::Result<ContentId> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-
-    fn open(&self, _path: &TreePath) -> io::Result<File> {
-        Err(io::ErrorKind::NotFound.into())
-    }
 }

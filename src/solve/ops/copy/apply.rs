@@ -3,13 +3,10 @@
 use super::chmod::Chmod;
 use super::layout::{Change, Layout, diff};
 use super::{CopyError, Selection, Sources, archive, owner, write};
-use crate::digest::ContentId;
 use crate::layer::Limits;
 use crate::plan::CopyOp;
 use crate::store::Bodies;
-use crate::tree::{Diff, Mtime, SourceEntry, SourceNode, SourceTree, TreePath};
-use std::fs::File;
-use std::io;
+use crate::tree::{Diff, EmptyTree, Mtime, SourceNode, SourceTree, TreePath};
 use std::path::{Path, PathBuf};
 
 /// What [`apply`] needs of the machine.
@@ -39,7 +36,7 @@ pub fn apply(
     upper: &Path,
     env: &ApplyEnv<'_>,
 ) -> Result<Diff, CopyError> {
-    let base = if op.link && op.chmod.is_none() { &Empty } else { base };
+    let base = if op.link && op.chmod.is_none() { &EmptyTree } else { base };
     let chmod = op.chmod.as_deref().filter(|v| !v.is_empty()).map(Chmod::parse).transpose()?;
     let owner = op.chown.as_deref().filter(|v| !v.is_empty()).map(|v| owner::lookup(v, base)).transpose()?;
     let mut layout = Layout::new(base, Change { owner, chmod }, env.now);
@@ -71,25 +68,4 @@ fn check_many(selection: &Selection, op: &CopyOp, layout: &Layout<'_>) -> Result
         return Err(CopyError::ManySources { dest: op.dest.clone(), count });
     }
     Ok(())
-}
-
-/// The base of `--link`: nothing.
-struct Empty;
-
-impl SourceTree for Empty {
-    fn stat(&self, _path: &TreePath) -> io::Result<Option<SourceEntry>> {
-        Ok(None)
-    }
-
-    fn list(&self, _dir: &TreePath) -> io::Result<Vec<(Vec<u8>, SourceEntry)>> {
-        Ok(Vec::new())
-    }
-
-    fn content(&self, _path: &TreePath, _entry: &SourceEntry) -> io::Result<ContentId> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-
-    fn open(&self, _path: &TreePath) -> io::Result<File> {
-        Err(io::ErrorKind::NotFound.into())
-    }
 }
