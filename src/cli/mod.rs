@@ -16,6 +16,7 @@ mod import;
 mod info;
 mod inspect;
 mod load;
+mod network_flags;
 mod output;
 mod prune;
 mod rmi;
@@ -29,6 +30,7 @@ mod table;
 mod tag;
 mod template;
 mod values;
+mod volume_flags;
 mod warnings;
 
 pub use ctx::Ctx;

@@ -1,20 +1,20 @@
 //! `rbuild run`: a container in the foreground. Flags and exit codes are docker's.
 
+use super::network_flags::NetworkFlags;
+use super::volume_flags::VolumeFlags;
 use super::{CliError, CommandResult, Ctx, values};
 use crate::image::{Image, ImageError, Images};
-use crate::network::{ExtraHost, NetworkMode};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::runtime::{
-    Confinement, ContainerName, DnsRequest, NetworkRequest, Overrides, RunError, RunRequest, Tools,
-    VolumeRequest, env, run_foreground, volume,
+    Confinement, ContainerName, NetworkRequest, Overrides, RunError, RunRequest, Tools, VolumeRequest, env,
+    run_foreground,
 };
 use crate::sandbox::{CapSet, DeviceSpec, Launcher, Limits};
 use clap::{ArgAction, Args};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
-use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,15 +48,8 @@ pub(super) struct RunArgs {
     /// Read variables from a file, one a line; -e wins
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Mount a directory of the host or a named volume
-    #[arg(short, long, value_name = "[SOURCE:]TARGET[:OPTIONS]")]
-    pub volume: Vec<OsString>,
-    /// Mount, in the long form: type=bind|volume|tmpfs,source=...,target=...[,readonly]
-    #[arg(long, value_name = "SPEC")]
-    pub mount: Vec<OsString>,
-    /// Mount an empty memory file system
-    #[arg(long, value_name = "TARGET[:OPTIONS]")]
-    pub tmpfs: Vec<OsString>,
+    #[command(flatten)]
+    mounts: VolumeFlags,
     /// Working directory in the container
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<OsString>,
@@ -75,21 +68,8 @@ pub(super) struct RunArgs {
     /// Host name in the container [default: the container's short id]
     #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,
-    /// Network: bridge, host or none [default: bridge]
-    #[arg(long, alias = "net", value_name = "NETWORK")]
-    pub network: Option<String>,
-    /// Add a line to /etc/hosts; host-gateway stands for the host
-    #[arg(long, value_name = "NAME:IP")]
-    pub add_host: Vec<String>,
-    /// Name server [default: the host's]
-    #[arg(long, value_name = "IP")]
-    pub dns: Vec<IpAddr>,
-    /// Domain to look names up in [default: the host's]; a dot alone is none
-    #[arg(long, value_name = "DOMAIN")]
-    pub dns_search: Vec<String>,
-    /// Option of the name lookup, for example ndots:2
-    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
-    pub dns_option: Vec<String>,
+    #[command(flatten)]
+    network: NetworkFlags,
     /// Mount the root file system read-only
     #[arg(long, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
     pub read_only: Option<Option<bool>>,
@@ -168,16 +148,10 @@ pub(super) struct RunArgs {
 struct Later {
     #[arg(short, long, hide = true)]
     detach: bool,
-    #[arg(short, long, hide = true)]
-    publish: Vec<OsString>,
-    #[arg(short = 'P', long, hide = true)]
-    publish_all: bool,
     #[arg(long, hide = true)]
     restart: Option<OsString>,
     #[arg(long, hide = true)]
     volumes_from: Vec<OsString>,
-    #[arg(long, hide = true)]
-    link: Vec<OsString>,
     #[arg(long, hide = true)]
     health_cmd: Option<OsString>,
 }
@@ -191,19 +165,8 @@ impl Later {
                 "-d, --detach",
                 "containers run in the foreground; put & behind the command in a shell",
             ),
-            (
-                !self.publish.is_empty(),
-                "-p, --publish",
-                "--network host makes the container's ports those of the host",
-            ),
-            (
-                self.publish_all,
-                "-P, --publish-all",
-                "--network host makes the container's ports those of the host",
-            ),
             (restarts, "--restart", "leave it out"),
             (!self.volumes_from.is_empty(), "--volumes-from", "name the volumes with -v"),
-            (!self.link.is_empty(), "--link", "--add-host names an address"),
             (self.health_cmd.is_some(), "--health-cmd", "leave it out"),
         ];
         match all.into_iter().find(|(given, ..)| *given) {
@@ -321,21 +284,8 @@ impl Parts {
         Ok(Self {
             name: args.name.as_deref().map(str::parse).transpose().map_err(run_error)?,
             env: environment(args).map_err(run_error)?,
-            volumes: volumes(args)?,
-            network: NetworkRequest {
-                mode: args
-                    .network
-                    .as_deref()
-                    .map(str::parse::<NetworkMode>)
-                    .transpose()
-                    .map_err(|e| run_error(e.into()))?,
-                extra_hosts: args
-                    .add_host
-                    .iter()
-                    .map(|host| host.parse::<ExtraHost>().map_err(|e| run_error(e.into())))
-                    .collect::<Result<_, _>>()?,
-                dns: dns(args)?,
-            },
+            volumes: args.mounts.requests()?,
+            network: args.network.request()?,
             confinement: confinement(args)?,
         })
     }
@@ -370,12 +320,6 @@ impl Parts {
     }
 }
 
-fn dns(args: &RunArgs) -> Result<DnsRequest, CliError> {
-    let search = values::words("--dns-search", &args.dns_search)?;
-    let options = values::words("--dns-option", &args.dns_option)?;
-    Ok(DnsRequest { servers: args.dns.clone(), search, options })
-}
-
 fn environment(args: &RunArgs) -> Result<Vec<env::EnvChange>, RunError> {
     let host = |name: &[u8]| std::env::var_os(OsStr::from_bytes(name)).map(OsString::into_vec);
     let mut out = Vec::new();
@@ -386,18 +330,6 @@ fn environment(args: &RunArgs) -> Result<Vec<env::EnvChange>, RunError> {
         out.push(env::parse_flag(text.as_bytes(), &host)?);
     }
     Ok(out)
-}
-
-fn volumes(args: &RunArgs) -> Result<Vec<VolumeRequest>, CliError> {
-    if args.volume.is_empty() && args.mount.is_empty() && args.tmpfs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let cwd = std::env::current_dir()
-        .map_err(|e| CliError::new(format!("cannot find the working directory: {e}")))?;
-    let volumes = args.volume.iter().map(|text| volume::parse_volume(text.as_bytes(), &cwd));
-    let mounts = args.mount.iter().map(|text| volume::parse_mount(text.as_bytes(), &cwd));
-    let tmpfs = args.tmpfs.iter().map(|text| volume::parse_tmpfs(text.as_bytes()));
-    volumes.chain(mounts).chain(tmpfs).collect::<Result<_, _>>().map_err(run_error)
 }
 
 fn confinement(args: &RunArgs) -> Result<Confinement, CliError> {
@@ -519,9 +451,7 @@ mod tests {
         for words in [&["--no-such-flag", "app"][..], &[], &["-x", "app"], &["--dns", "name", "app"]] {
             assert!(parse(words).is_err(), "{words:?}");
         }
-        for words in
-            [&["-d", "app"][..], &["-p", "80:80", "app"], &["--restart=always", "app"], &["-dit", "app"]]
-        {
+        for words in [&["-d", "app"][..], &["--restart=always", "app"], &["-dit", "app"]] {
             let error = parse(words).unwrap().later.refuse().unwrap_err();
             assert!(error.message.contains("not available yet"), "{words:?}");
         }

@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// Lines of `/etc/resolv.conf`; an empty list leaves that of the host.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsRequest {
     /// `--dns`.
     pub servers: Vec<IpAddr>,

@@ -19,6 +19,42 @@ pub enum NetworkError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// `--publish` or `--expose` got something that names no ports.
+    #[error("invalid port specification {text:?}: {why}")]
+    Port {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `--link` got something that is not `CONTAINER[:ALIAS]`.
+    #[error("bad format for links: {text:?}: expected CONTAINER or CONTAINER:ALIAS")]
+    Link {
+        /// What the user wrote.
+        text: String,
+    },
+    /// A hardware address that no interface can have.
+    #[error(
+        "{text:?} is not a valid mac address: expected six pairs of hexadecimal digits such as 02:42:ac:11:00:02"
+    )]
+    Mac {
+        /// What the user wrote.
+        text: String,
+    },
+    /// The long form of `--network` is wrong.
+    #[error("invalid network {text:?}: {why}")]
+    Attachment {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Wishes that do not fit together.
+    #[error("{why}")]
+    Conflict {
+        /// What does not fit, in docker's words where it has some.
+        why: String,
+    },
     /// `host-gateway` was asked for in a network that has no way to the host.
     #[error("the extra host \"{name}\" asks for host-gateway, but this network has no way to the host")]
     NoHostGateway {
@@ -82,6 +118,8 @@ impl NetworkError {
             Self::NoFreeSubnet { .. } => {
                 Some("use --network host, or free a part of 10.189.0.0/16 or 172.29.0.0/16")
             }
+            Self::Port { .. } => Some("write it as 8080:80, 127.0.0.1:8080:80, 53:53/udp or [::1]:8080:80"),
+            Self::Link { .. } | Self::Mac { .. } | Self::Attachment { .. } | Self::Conflict { .. } => None,
             Self::NoFreeAddress { .. } => Some("wait until other builds have ended, or use --network host"),
             Self::NoHelper => Some(
                 "install the package passt (or slirp4netns); --network host and --network none work without it",

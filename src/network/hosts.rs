@@ -2,6 +2,8 @@
 
 use std::{io::Write, net::IpAddr, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use super::NetworkError;
 
 /// The local names every container gets, as the docker engine writes them.
@@ -13,7 +15,7 @@ const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n\
     ff02::2\tip6-allrouters\n";
 
 /// One `--add-host` entry.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ExtraHost {
     /// The name to resolve: no blanks, no control characters.
     pub name: String,
@@ -22,7 +24,7 @@ pub struct ExtraHost {
 }
 
 /// What an extra host resolves to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum HostAddress {
     /// A fixed address.
     Ip(IpAddr),

@@ -16,8 +16,10 @@ mod helper;
 mod hosts;
 mod mode;
 mod netns;
+mod ports;
 mod private;
 mod probe;
+mod request;
 mod subnet;
 #[cfg(test)]
 mod tests;
@@ -29,5 +31,7 @@ pub use helper::HelperKind;
 pub use hosts::{ExtraHost, HostAddress, hosts_file};
 pub use mode::NetworkMode;
 pub use netns::IsolatedNetwork;
+pub use ports::{ContainerPort, PublishRequest, Transport, parse_expose, parse_publish};
 pub use private::{NetEnv, PrivateNetwork};
 pub use probe::{Missing, NetworkProbe, PrivateKind, probe};
+pub use request::{Attachment, ContainerNetwork, DEFAULT_NETWORK, Link, Mac, parse_attachment};

@@ -3,6 +3,7 @@
 use super::RunError;
 use super::env::{self, DEFAULT_PATH, EnvChange};
 use super::signals;
+use crate::network::ContainerPort;
 use crate::oci::Config;
 use std::collections::BTreeMap;
 
@@ -40,6 +41,8 @@ pub struct ContainerConfig {
     pub user: String,
     /// Paths that get an anonymous volume.
     pub volumes: Vec<Vec<u8>>,
+    /// Ports that the image says it serves.
+    pub exposed: Vec<ContainerPort>,
     /// Image's first, then the command line's.
     pub labels: BTreeMap<String, String>,
     /// What ends the process politely.
@@ -64,6 +67,7 @@ impl ContainerConfig {
             workdir: workdir(image, over)?,
             user: over.user.clone().unwrap_or_else(|| image.user.clone()),
             volumes: image.volumes.keys().map(|path| path.clone().into_bytes()).collect(),
+            exposed: image.exposed_ports.keys().filter_map(|port| port.parse().ok()).collect(),
             labels,
             stop_signal: stop_signal(image, over)?,
         })

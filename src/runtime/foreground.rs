@@ -2,7 +2,7 @@
 
 use super::config::{ContainerConfig, Overrides};
 use super::mounts::Mounts;
-use super::network::{Joined, NetworkRequest};
+use super::network::{Joined, Member, NetworkRequest};
 use super::signals::{Forwarder, Target};
 use super::terminal::Outputs;
 use super::volume::VolumeRequest;
@@ -134,11 +134,19 @@ pub fn run_foreground(request: &RunRequest, tools: Tools<'_>) -> Result<Outcome,
     let hostname = hostname(request, &id)?;
     let config = ContainerConfig::new(&request.image.config.config, &request.process, &hostname)?;
     let card = Card::new(&id, &request.image_name, &config.labels).with_image_id(&request.image.id);
-    let _claim = Claim::take(tools.store, request.name.as_ref(), &card)?;
+    let claim = Claim::take(tools.store, request.name.as_ref(), &card)?;
     write_cidfile(request, &id)?;
     let prepared = tools.snapshots.prepare_for("container", &request.image.top())?;
     let mounts = Mounts::prepare(&request.volumes, &config.volumes, &prepared.parent, tools.store)?;
-    let joined = request.network.join(&hostname, tools.note)?;
+    let member = Member {
+        store: tools.store,
+        id: &id,
+        name: claim.name().as_str(),
+        hostname: &hostname,
+        exposed: &config.exposed,
+        env: &config.env,
+    };
+    let joined = request.network.join(&member, tools.note)?;
     if let Some(signal) = signals.interrupted() {
         return Ok(Outcome { code: 128 + signal as u8, not_started: None, out_of_memory: false });
     }
@@ -159,7 +167,7 @@ fn outcome(exit: Exit) -> Outcome {
 }
 
 fn hostname(request: &RunRequest, id: &ContainerId) -> Result<String, RunError> {
-    use crate::network::NetworkMode;
+    use crate::network::ContainerNetwork;
     match &request.hostname {
         // the kernel takes 64 bytes
         Some(name) if name.is_empty() || name.len() > 64 => {
@@ -169,7 +177,7 @@ fn hostname(request: &RunRequest, id: &ContainerId) -> Result<String, RunError> 
             Err(RunError::flag("--hostname", name, "it holds a blank or a control character"))
         }
         Some(name) => Ok(name.clone()),
-        None if request.network.mode == Some(NetworkMode::Host) => {
+        None if request.network.choice == ContainerNetwork::Host => {
             Ok(rustix::system::uname().nodename().to_string_lossy().into_owned())
         }
         None => Ok(id.short().to_owned()),
@@ -197,7 +205,7 @@ fn spec(
     hostname: &str,
 ) -> SandboxSpec {
     let limits = &request.confinement;
-    let mut spec = SandboxSpec::new(root, process(request, config));
+    let mut spec = SandboxSpec::new(root, process(request, config, joined));
     spec.network = joined.network.clone();
     let hosts_own = matches!(joined.network, Network::Host) && request.hostname.is_none();
     spec.hostname = (!hosts_own).then(|| hostname.to_owned());
@@ -220,10 +228,11 @@ fn spec(
     spec
 }
 
-fn process(request: &RunRequest, config: &ContainerConfig) -> ProcessSpec {
+fn process(request: &RunRequest, config: &ContainerConfig, joined: &Joined) -> ProcessSpec {
     let limits = &request.confinement;
     let mut process = ProcessSpec::new(config.argv.iter().cloned());
     process.env.clone_from(&config.env);
+    process.env.extend(joined.env.iter().cloned());
     process.cwd.clone_from(&config.workdir);
     process.create_cwd = true;
     process.user.clone_from(&config.user);

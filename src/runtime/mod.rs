@@ -23,5 +23,5 @@ pub use config::{ContainerConfig, Overrides};
 pub use error::RunError;
 pub use foreground::{Confinement, Outcome, RunRequest, Tools, run_foreground};
 pub use name::{ContainerId, ContainerName};
-pub use network::NetworkRequest;
+pub use network::{Member, NetworkRequest};
 pub use volume::{VolumeName, VolumeRequest, VolumeSource};

@@ -1,22 +1,53 @@
 //! The network of one container: its namespace and the two files in `/etc` that go with it.
 
-use super::RunError;
+use super::{ContainerId, RunError};
 use crate::network::{
-    DnsRequest, ExtraHost, HostAddress, HostDns, NetEnv, NetworkError, NetworkMode, PrivateNetwork, Reach,
-    hosts_file,
+    ContainerNetwork, ContainerPort, DEFAULT_NETWORK, DnsRequest, ExtraHost, HostAddress, HostDns, NetEnv,
+    NetworkError, PrivateNetwork, PublishRequest, Reach, hosts_file,
 };
 use crate::sandbox::{Network, rootless};
+use crate::store::Store;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
-/// What the command line says about the network.
-#[derive(Debug, Clone, Default)]
+/// What the command line says about the network; kept with the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRequest {
-    /// `--network`; `None` when it was left out, which is a private network where one can be made.
-    pub mode: Option<NetworkMode>,
+    /// `--network` and what goes with it.
+    #[serde(default)]
+    pub choice: ContainerNetwork,
     /// `--add-host`.
+    #[serde(default)]
     pub extra_hosts: Vec<ExtraHost>,
     /// What `/etc/resolv.conf` says instead of what the host's does.
+    #[serde(default)]
     pub dns: DnsRequest,
+    /// `--publish`.
+    #[serde(default)]
+    pub publish: Vec<PublishRequest>,
+    /// `--publish-all`.
+    #[serde(default)]
+    pub publish_all: bool,
+    /// `--expose`.
+    #[serde(default)]
+    pub expose: Vec<ContainerPort>,
+}
+
+/// The container that joins.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    /// Where networks and volumes are kept.
+    pub store: &'a Store,
+    /// Its id.
+    pub id: &'a ContainerId,
+    /// Its name, which others find it by.
+    pub name: &'a str,
+    /// Its host name.
+    pub hostname: &'a str,
+    /// The ports that its image says it serves.
+    pub exposed: &'a [ContainerPort],
+    /// Its environment, which containers that link to it see.
+    pub env: &'a [Vec<u8>],
 }
 
 /// A network that a container is about to join.
@@ -25,19 +56,58 @@ pub(super) struct Joined {
     pub(super) network: Network,
     pub(super) resolv_conf: Vec<u8>,
     pub(super) hosts: Vec<u8>,
+    /// What links add to the environment.
+    pub(super) env: Vec<Vec<u8>>,
     /// Lives as long as the container.
-    pub(super) _private: Option<PrivateNetwork>,
+    _private: Option<PrivateNetwork>,
 }
 
 impl NetworkRequest {
+    /// Checks what can be checked before there is a container.
+    ///
+    /// # Errors
+    /// [`NetworkError::Conflict`]: wishes that do not fit together.
+    pub fn check(&self) -> Result<(), NetworkError> {
+        let conflict = |why: String| Err(NetworkError::Conflict { why });
+        let ports = !self.publish.is_empty() || self.publish_all;
+        match &self.choice {
+            ContainerNetwork::Container(_) if ports => {
+                conflict("conflicting options: port publishing and the container type network mode".into())
+            }
+            ContainerNetwork::Networks(all) => {
+                for (n, one) in all.iter().enumerate() {
+                    if all[..n].iter().any(|before| before.network == one.network) {
+                        return conflict(format!("network {:?} is named twice", one.network));
+                    }
+                    if one.network != DEFAULT_NETWORK {
+                        continue;
+                    }
+                    if !one.aliases.is_empty() {
+                        return conflict(
+                            "network-scoped aliases are only supported for user-defined networks".into(),
+                        );
+                    }
+                    if one.ip.is_some() || one.ip6.is_some() {
+                        return conflict(
+                            "user specified IP address is supported on user defined networks only".into(),
+                        );
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes what is asked for. Without the programs for a private network an ordinary user who did not ask for one
     /// gets the host's, and is told.
-    pub(super) fn join(&self, hostname: &str, note: fn(&str)) -> Result<Joined, RunError> {
-        match self.mode {
-            Some(NetworkMode::None) => self.without_namespace(Network::None, hostname),
-            Some(NetworkMode::Host) => self.without_namespace(Network::Host, hostname),
-            Some(NetworkMode::Private) => self.private(hostname, note),
-            None => match self.private(hostname, note) {
+    pub(super) fn join(&self, who: &Member<'_>, note: fn(&str)) -> Result<Joined, RunError> {
+        let hostname = who.hostname;
+        match &self.choice {
+            ContainerNetwork::None => self.without_namespace(Network::None, hostname),
+            ContainerNetwork::Host => self.without_namespace(Network::Host, hostname),
+            ContainerNetwork::Container(_) | ContainerNetwork::Networks(_) => self.private(hostname, note),
+            ContainerNetwork::Default => match self.private(hostname, note) {
                 Err(RunError::Network(error @ NetworkError::NoHelper)) => {
                     let hint = error.hint().unwrap_or_default();
                     note(&format!(
@@ -59,7 +129,13 @@ impl NetworkRequest {
             network.netns().try_clone_to_owned().map_err(RunError::io("keep the network namespace"))?;
         let resolv_conf = self.dns.apply(network.resolv_conf());
         let hosts = network.hosts(hostname, &self.extra_hosts)?;
-        Ok(Joined { network: Network::Join(copy.into()), resolv_conf, hosts, _private: Some(network) })
+        Ok(Joined {
+            network: Network::Join(copy.into()),
+            resolv_conf,
+            hosts,
+            env: Vec::new(),
+            _private: Some(network),
+        })
     }
 
     fn without_namespace(&self, network: Network, hostname: &str) -> Result<Joined, RunError> {
@@ -71,7 +147,13 @@ impl NetworkRequest {
                 (dns.render(&dns.servers(Reach::Dual)), hosts_file(hostname, None, None, &self.extra_hosts)?)
             }
         };
-        Ok(Joined { network, resolv_conf: self.dns.apply(resolv_conf), hosts, _private: None })
+        Ok(Joined {
+            network,
+            resolv_conf: self.dns.apply(resolv_conf),
+            hosts,
+            env: Vec::new(),
+            _private: None,
+        })
     }
 }
 

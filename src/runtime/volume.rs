@@ -2,12 +2,13 @@
 
 use super::RunError;
 use crate::sandbox::TmpfsOptions;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// One mount that the user asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRequest {
     /// Absolute path in the container, never its root.
     pub target: Vec<u8>,
@@ -18,7 +19,7 @@ pub struct VolumeRequest {
 }
 
 /// What a mount shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VolumeSource {
     /// A path of the host.
     Host {
@@ -44,7 +45,7 @@ pub enum VolumeSource {
 }
 
 /// A volume's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, so also one safe path component.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VolumeName(String);
 
 impl VolumeName {
