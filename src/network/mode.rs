@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use super::NetworkError;
 
 /// The network a process runs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub enum NetworkMode {
     /// A private network that reaches the outside through NAT: `default`, or by its other name `bridge`.
     #[default]

@@ -5,6 +5,7 @@ use super::env::{self, DEFAULT_PATH, EnvChange};
 use super::signals;
 use crate::network::ContainerPort;
 use crate::oci::Config;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What the command line says about the process.
@@ -29,17 +30,24 @@ pub struct Overrides {
 }
 
 /// What runs, as whom, where, with which environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
     /// Program and arguments; never empty.
+    #[serde(with = "super::text::list")]
     pub argv: Vec<Vec<u8>>,
+    /// How many of these words are the entrypoint; the rest is the command.
+    #[serde(default)]
+    pub entrypoint_words: usize,
     /// `NAME=VALUE` entries. `HOME` is added later, from the container's passwd file.
+    #[serde(with = "super::text::list")]
     pub env: Vec<Vec<u8>>,
     /// Absolute.
+    #[serde(with = "super::text")]
     pub workdir: Vec<u8>,
     /// `user[:group]`, names or numbers; empty for root.
     pub user: String,
     /// Paths that get an anonymous volume.
+    #[serde(with = "super::text::list")]
     pub volumes: Vec<Vec<u8>>,
     /// Ports that the image says it serves.
     pub exposed: Vec<ContainerPort>,
@@ -55,7 +63,7 @@ impl ContainerConfig {
     /// # Errors
     /// There is nothing to run, or a value makes no sense.
     pub fn new(image: &Config, over: &Overrides, hostname: &str) -> Result<Self, RunError> {
-        let argv = argv(image, over);
+        let (entrypoint_words, argv) = argv(image, over);
         if argv.first().is_none_or(Vec::is_empty) {
             return Err(RunError::NoCommand);
         }
@@ -63,6 +71,7 @@ impl ContainerConfig {
         labels.extend(over.labels.clone());
         Ok(Self {
             argv,
+            entrypoint_words,
             env: environment(image, over, hostname),
             workdir: workdir(image, over)?,
             user: over.user.clone().unwrap_or_else(|| image.user.clone()),
@@ -75,7 +84,8 @@ impl ContainerConfig {
 }
 
 /// Entrypoint, then the arguments given, else the image's CMD. An entrypoint of the command line drops the image's CMD.
-fn argv(image: &Config, over: &Overrides) -> Vec<Vec<u8>> {
+/// Gives also how many words the entrypoint has.
+fn argv(image: &Config, over: &Overrides) -> (usize, Vec<Vec<u8>>) {
     let bytes = |list: &Option<Vec<String>>| -> Vec<Vec<u8>> {
         list.iter().flatten().map(|word| word.clone().into_bytes()).collect()
     };
@@ -84,8 +94,9 @@ fn argv(image: &Config, over: &Overrides) -> Vec<Vec<u8>> {
         Some(word) => (vec![word.clone()], Vec::new()),
         None => (bytes(&image.entrypoint), bytes(&image.cmd)),
     };
+    let entrypoint = argv.len();
     argv.extend(if over.args.is_empty() { cmd } else { over.args.clone() });
-    argv
+    (entrypoint, argv)
 }
 
 fn environment(image: &Config, over: &Overrides, hostname: &str) -> Vec<Vec<u8>> {
@@ -163,7 +174,7 @@ mod tests {
                 args: bytes(args),
                 ..Overrides::default()
             };
-            assert_eq!(argv(&image, &over), bytes(want), "{entrypoint:?} {cmd:?} {flag:?} {args:?}");
+            assert_eq!(argv(&image, &over).1, bytes(want), "{entrypoint:?} {cmd:?} {flag:?} {args:?}");
             let made = ContainerConfig::new(&image, &over, "h");
             assert_eq!(made.is_ok(), !want.is_empty());
         }

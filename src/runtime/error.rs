@@ -21,6 +21,36 @@ pub enum RunError {
         /// Short id of its owner.
         by: String,
     },
+    /// There is no such container.
+    #[error("No such container: {0}")]
+    NoContainer(String),
+    /// The beginning of an id fits several.
+    #[error("multiple containers found with provided prefix: {0}")]
+    AmbiguousContainer(String),
+    /// It must not run for this.
+    #[error("container {0} is running: stop it first, or use --force")]
+    Running(String),
+    /// It must run for this.
+    #[error("container {name} is not running ({status})")]
+    NotRunning {
+        /// As asked for.
+        name: String,
+        /// What it is instead.
+        status: super::state::Status,
+    },
+    /// Its monitor said no.
+    #[error("{0}")]
+    Refused(String),
+    /// A file of a container cannot be read.
+    #[error("container {id}: {file} is damaged: {why}")]
+    Damaged {
+        /// Short id.
+        id: String,
+        /// Which file.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Neither image nor command line say what to run.
     #[error("no command specified")]
     NoCommand,
@@ -87,7 +117,9 @@ impl RunError {
     /// Says what the user can do, where there is something to do.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::NameInUse { .. } => Some("choose another --name, or end that container first".into()),
+            Self::NameInUse { .. } => {
+                Some("remove that container (rm), rename it, or choose another --name".into())
+            }
             Self::NoCommand => Some(
                 "the image names no CMD or ENTRYPOINT: write the command after the image, for example \
                  `rbuild run IMAGE sh`"

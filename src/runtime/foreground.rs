@@ -1,7 +1,7 @@
 //! One container from start to end, in the foreground.
 
 use super::config::{ContainerConfig, Overrides};
-use super::mounts::Mounts;
+use super::mounts;
 use super::network::{Joined, Member, NetworkRequest};
 use super::signals::{Forwarder, Target};
 use super::terminal::Outputs;
@@ -14,6 +14,7 @@ use crate::sandbox::{
 };
 use crate::snapshot::Snapshots;
 use crate::store::Store;
+use serde::{Deserialize, Serialize};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +45,8 @@ pub struct RunRequest {
 }
 
 /// What the process may do and use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Confinement {
     /// All capabilities, no filter, all devices.
     pub privileged: bool,
@@ -137,7 +139,9 @@ pub fn run_foreground(request: &RunRequest, tools: Tools<'_>) -> Result<Outcome,
     let claim = Claim::take(tools.store, request.name.as_ref(), &card)?;
     write_cidfile(request, &id)?;
     let prepared = tools.snapshots.prepare_for("container", &request.image.top())?;
-    let mounts = Mounts::prepare(&request.volumes, &config.volumes, &prepared.parent, tools.store)?;
+    let mounts = mounts::prepare(&request.volumes, &config.volumes, &prepared.parent, tools.store)?;
+    let _volumes = Anonymous { store: tools.store, mounts: &mounts };
+    let mounts = mounts::specs(&mounts, tools.store)?;
     let member = Member {
         store: tools.store,
         id: &id,
@@ -146,7 +150,7 @@ pub fn run_foreground(request: &RunRequest, tools: Tools<'_>) -> Result<Outcome,
         exposed: &config.exposed,
         env: &config.env,
     };
-    let joined = request.network.join(&member, tools.note)?;
+    let joined = request.network.join(&member, &mut |text| (tools.note)(text))?;
     if let Some(signal) = signals.interrupted() {
         return Ok(Outcome { code: 128 + signal as u8, not_started: None, out_of_memory: false });
     }
@@ -159,6 +163,18 @@ pub fn run_foreground(request: &RunRequest, tools: Tools<'_>) -> Result<Outcome,
     let exit = follow(&mut running, &signals, request, config.stop_signal, tools.note)?;
     carriers.finish(tools.note);
     Ok(outcome(exit))
+}
+
+/// The volumes of a container that goes with this process.
+struct Anonymous<'a> {
+    store: &'a Store,
+    mounts: &'a [super::MountPoint],
+}
+
+impl Drop for Anonymous<'_> {
+    fn drop(&mut self) {
+        mounts::remove_anonymous(self.store, self.mounts);
+    }
 }
 
 fn outcome(exit: Exit) -> Outcome {
@@ -200,7 +216,7 @@ fn spec(
     request: &RunRequest,
     config: &ContainerConfig,
     root: Rootfs,
-    mounts: &Mounts,
+    mounts: &[MountSpec],
     joined: &Joined,
     hostname: &str,
 ) -> SandboxSpec {
@@ -219,12 +235,12 @@ fn spec(
     let hostname_file = [hostname.as_bytes(), b"\n"].concat();
     for (path, content) in ours.into_iter().chain([("/etc/hostname", &hostname_file)]) {
         // the user's own file wins
-        if mounts.specs.iter().all(|mount| mount.target != path.as_bytes()) {
+        if mounts.iter().all(|mount| mount.target != path.as_bytes()) {
             let kind = MountKind::File { content: content.clone(), mode: 0o644, uid: 0, gid: 0 };
             spec.mounts.push(MountSpec { target: path.into(), kind, readonly: false });
         }
     }
-    spec.mounts.extend(mounts.specs.iter().cloned());
+    spec.mounts.extend(mounts.iter().cloned());
     spec
 }
 

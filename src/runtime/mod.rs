@@ -6,22 +6,34 @@
 
 mod claim;
 mod config;
+pub mod containers;
 pub mod env;
 mod error;
 mod foreground;
+pub mod health;
+pub mod log;
 mod mounts;
 mod name;
 mod network;
+pub mod record;
+pub mod restart;
 mod seed;
 pub mod signals;
+pub mod state;
 mod terminal;
+mod text;
+pub mod time;
 pub mod volume;
 
 pub use crate::network::DnsRequest;
 pub use claim::{Card, Claim, running};
 pub use config::{ContainerConfig, Overrides};
+pub use containers::{Container, Containers};
 pub use error::RunError;
 pub use foreground::{Confinement, Outcome, RunRequest, Tools, run_foreground};
 pub use name::{ContainerId, ContainerName};
-pub use network::{Member, NetworkRequest};
+pub use network::{Member, NetworkRequest, NetworkState};
+pub use record::{MountPoint, MountSource, Record};
+pub use restart::RestartPolicy;
+pub use state::{State, Status};
 pub use volume::{VolumeName, VolumeRequest, VolumeSource};

@@ -1,15 +1,16 @@
 //! From the mounts that are asked for, and those of the image, to what the sandbox mounts: directories are made, volumes
 //! found and filled.
 //!
-//! A named volume is `volumes/<name>/_data` of the store. A new one is filled aside and gets its place by rename, so that
+//! A volume is `volumes/<name>/_data` of the store; an anonymous one has 64 hexadecimal digits for a name. A new one is filled aside and gets its place by rename, so that
 //! a kill leaves it whole or not there.
 
-use super::RunError;
+use super::record::{MountPoint, MountSource};
 use super::seed::seed;
 use super::volume::{VolumeName, VolumeRequest, VolumeSource};
+use super::{ContainerId, RunError};
 use crate::sandbox::{MountKind, MountSpec, Source};
 use crate::snapshot::Snapshot;
-use crate::store::{LockKind, Store, TempDir};
+use crate::store::{LockKind, Store};
 use crate::sys::fsutil;
 use crate::tree::TreePath;
 use std::io;
@@ -17,87 +18,119 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// The mounts of one container, and the volumes that go with it.
-#[derive(Debug, Default)]
-pub(super) struct Mounts {
-    pub(super) specs: Vec<MountSpec>,
-    /// Anonymous volumes, numbered.
-    anonymous: Option<TempDir>,
-}
-
 /// Where volumes come from and what they start with.
 struct Maker<'a> {
     store: &'a Store,
     image: &'a Snapshot,
-    made: Mounts,
+    made: Vec<MountPoint>,
 }
 
-impl Mounts {
-    /// Prepares what the command line asks for, and an anonymous volume for each of the image's own that it does not
-    /// cover.
-    pub(super) fn prepare(
-        requests: &[VolumeRequest],
-        of_image: &[Vec<u8>],
-        image: &Snapshot,
-        store: &Store,
-    ) -> Result<Self, RunError> {
-        let mut all = requests.to_vec();
-        for path in of_image {
-            let clean = TreePath::clean(path);
-            let target = [b"/", clean.as_bytes()].concat();
-            // an image may hold anything; its root is a volume to nobody
-            if !clean.is_root() && !path.contains(&0) && all.iter().all(|r| r.target != target) {
-                all.push(VolumeRequest {
-                    target,
-                    source: VolumeSource::Anonymous { seed: true },
-                    readonly: false,
-                });
-            }
-        }
-        let mut maker = Maker { store, image, made: Self::default() };
-        for (n, request) in all.iter().enumerate() {
-            if all[..n].iter().any(|before| before.target == request.target) {
-                return Err(RunError::mount(&request.target, "duplicate mount point"));
-            }
-            let kind = maker.kind(request)?;
-            maker.made.specs.push(MountSpec {
-                target: request.target.clone(),
-                kind,
-                readonly: request.readonly,
+/// Finds and makes what the command line asks for, and an anonymous volume for each of the image's own that it does not
+/// cover. What was made for a container that then does not come to be is removed again.
+pub(super) fn prepare(
+    requests: &[VolumeRequest],
+    of_image: &[Vec<u8>],
+    image: &Snapshot,
+    store: &Store,
+) -> Result<Vec<MountPoint>, RunError> {
+    let mut all = requests.to_vec();
+    for path in of_image {
+        let clean = TreePath::clean(path);
+        let target = [b"/", clean.as_bytes()].concat();
+        // an image may hold anything; its root is a volume to nobody
+        if !clean.is_root() && !path.contains(&0) && all.iter().all(|r| r.target != target) {
+            all.push(VolumeRequest {
+                target,
+                source: VolumeSource::Anonymous { seed: true },
+                readonly: false,
             });
         }
-        Ok(maker.made)
+    }
+    for (n, request) in all.iter().enumerate() {
+        if all[..n].iter().any(|before| before.target == request.target) {
+            return Err(RunError::mount(&request.target, "duplicate mount point"));
+        }
+    }
+    let mut maker = Maker { store, image, made: Vec::new() };
+    for request in &all {
+        match maker.source(request) {
+            Ok(source) => {
+                let (target, readonly) = (request.target.clone(), request.readonly);
+                maker.made.push(MountPoint { target, source, readonly });
+            }
+            Err(error) => {
+                remove_anonymous(store, &maker.made);
+                return Err(error);
+            }
+        }
+    }
+    Ok(maker.made)
+}
+
+/// Turns the mounts of a container into what the sandbox mounts.
+///
+/// # Errors
+/// A directory of the host or a volume is missing.
+pub(super) fn specs(mounts: &[MountPoint], store: &Store) -> Result<Vec<MountSpec>, RunError> {
+    let spec = |mount: &MountPoint| {
+        let kind = match &mount.source {
+            MountSource::Bind { path, create } => {
+                host_dir(path, *create).map_err(|why| RunError::mount(&mount.target, why))?;
+                MountKind::Bind(Source::Host(path.clone()))
+            }
+            MountSource::Volume { name, .. } => {
+                let root = data_dir(store, name);
+                if !root.is_dir() {
+                    return Err(RunError::mount(&mount.target, format!("volume {name} is gone")));
+                }
+                MountKind::Bind(Source::InDir { root, path: Vec::new() })
+            }
+            MountSource::Tmpfs(options) => MountKind::TmpfsWith(*options),
+        };
+        Ok(MountSpec { target: mount.target.clone(), kind, readonly: mount.readonly })
+    };
+    mounts.iter().map(spec).collect()
+}
+
+/// Gives the directory of a volume's files.
+pub(super) fn data_dir(store: &Store, name: &str) -> PathBuf {
+    store.root().join("volumes").join(name).join("_data")
+}
+
+/// Removes the volumes that were made for one container alone.
+pub(super) fn remove_anonymous(store: &Store, mounts: &[MountPoint]) {
+    for mount in mounts {
+        if let MountSource::Volume { name, anonymous: true } = &mount.source {
+            let dir = store.root().join("volumes").join(name);
+            // by a rename, so that nobody finds half of it; what a kill leaves is swept
+            if let Ok(grave) = store.temp_dir("volume") {
+                let _ = std::fs::rename(&dir, grave.path().join("gone"));
+            }
+        }
     }
 }
 
 impl Maker<'_> {
-    fn kind(&mut self, request: &VolumeRequest) -> Result<MountKind, RunError> {
+    fn source(&mut self, request: &VolumeRequest) -> Result<MountSource, RunError> {
         let target = &request.target;
         Ok(match &request.source {
             VolumeSource::Host { path, create } => {
                 host_dir(path, *create).map_err(|why| RunError::mount(target, why))?;
-                MountKind::Bind(Source::Host(path.clone()))
+                MountSource::Bind { path: path.clone(), create: *create }
             }
             VolumeSource::Named { name, seed } => {
-                let data = self.named(name, *seed, target)?;
-                MountKind::Bind(Source::InDir { root: data, path: Vec::new() })
+                self.named(name, *seed, target)?;
+                MountSource::Volume { name: name.as_str().to_owned(), anonymous: false }
             }
             VolumeSource::Anonymous { seed } => {
-                let data = self.anonymous(*seed, target)?;
-                MountKind::Bind(Source::InDir { root: data, path: Vec::new() })
+                let id = ContainerId::random()?.to_string();
+                let name =
+                    VolumeName::parse(id.as_bytes()).ok_or_else(|| RunError::mount(target, "no name"))?;
+                self.named(&name, *seed, target)?;
+                MountSource::Volume { name: id, anonymous: true }
             }
-            VolumeSource::Tmpfs(options) => MountKind::TmpfsWith(*options),
+            VolumeSource::Tmpfs(options) => MountSource::Tmpfs(*options),
         })
-    }
-
-    fn anonymous(&mut self, fill: bool, target: &[u8]) -> Result<PathBuf, RunError> {
-        if self.made.anonymous.is_none() {
-            self.made.anonymous = Some(self.store.temp_dir("volumes")?);
-        }
-        let dir = self.made.anonymous.as_ref().map(TempDir::path).unwrap_or(Path::new(""));
-        let dir = dir.join(self.made.specs.len().to_string());
-        self.new_dir(&dir, fill, target)?;
-        Ok(dir)
     }
 
     /// Makes a directory for a volume and fills it.
@@ -111,7 +144,7 @@ impl Maker<'_> {
         })
     }
 
-    fn named(&self, name: &VolumeName, fill: bool, target: &[u8]) -> Result<PathBuf, RunError> {
+    fn named(&self, name: &VolumeName, fill: bool, target: &[u8]) -> Result<(), RunError> {
         let dir = self.store.root().join("volumes").join(name.as_str());
         let data = dir.join("_data");
         // two containers that start at once fill a volume once
@@ -125,7 +158,7 @@ impl Maker<'_> {
         if let Some(open) = &present
             && (!fill || !fsutil::names(open.as_fd()).map_err(fail)?.is_empty())
         {
-            return Ok(data);
+            return Ok(());
         }
         // aside, so that a full disk or a kill leaves no half of it
         let staged = self.store.temp_dir("volume")?;
@@ -139,7 +172,7 @@ impl Maker<'_> {
                 _ => std::fs::rename(&filled, &data).map_err(fail)?,
             },
         }
-        Ok(data)
+        Ok(())
     }
 }
 

@@ -2,12 +2,29 @@
 
 use super::RunError;
 use crate::digest::hex;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Names a container for ever: 256 random bits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ContainerId(String);
+
+impl FromStr for ContainerId {
+    type Err = RunError;
+
+    /// Reads all 64 digits.
+    fn from_str(text: &str) -> Result<Self, RunError> {
+        let digits = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if digits { Ok(Self(text.to_owned())) } else { Err(RunError::NoContainer(text.to_owned())) }
+    }
+}
+
+impl<'de> Deserialize<'de> for ContainerId {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        super::text::checked(d)
+    }
+}
 
 impl ContainerId {
     /// Draws a new one.
@@ -35,8 +52,14 @@ impl fmt::Display for ContainerId {
 }
 
 /// A container's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, so also one safe path component.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct ContainerName(String);
+
+impl<'de> Deserialize<'de> for ContainerName {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        super::text::checked(d)
+    }
+}
 
 /// A file name ends there on Linux, and names are file names.
 const LONGEST: usize = 200;

@@ -1,5 +1,7 @@
 //! The network of one container: its namespace and the two files in `/etc` that go with it.
 
+use super::containers::Containers;
+use super::record::Record;
 use super::{ContainerId, RunError};
 use crate::network::{
     ContainerNetwork, ContainerPort, DEFAULT_NETWORK, DnsRequest, ExtraHost, HostAddress, HostDns, NetEnv,
@@ -8,6 +10,7 @@ use crate::network::{
 use crate::sandbox::{Network, rootless};
 use crate::store::Store;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::net::IpAddr;
 
 /// What the command line says about the network; kept with the container.
@@ -50,7 +53,60 @@ pub struct Member<'a> {
     pub env: &'a [Vec<u8>],
 }
 
+/// What a running container has of networks; kept in its state, shown by `ps` and `inspect`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkState {
+    /// Its address, if it has one of its own.
+    pub address: Option<IpAddr>,
+    /// Where the host is reached.
+    pub gateway: Option<IpAddr>,
+}
+
+impl NetworkState {
+    /// Gives the column PORTS of `ps`.
+    pub fn ports(&self, record: &Record) -> String {
+        exposed(record).join(", ")
+    }
+
+    /// Gives the lines of `port`: container port with protocol, and host address with port.
+    pub fn published(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// Gives `NetworkSettings` of `inspect`.
+    pub fn settings(&self, record: &Record) -> Value {
+        let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
+        let ports: serde_json::Map<String, Value> =
+            exposed(record).into_iter().map(|port| (port, Value::Null)).collect();
+        let (address, gateway) = (text(self.address), text(self.gateway));
+        json!({
+            "Ports": ports, "IPAddress": address, "Gateway": gateway,
+            "Networks": { record.network.choice.mode(): { "IPAddress": address, "Gateway": gateway } },
+        })
+    }
+}
+
+fn exposed(record: &Record) -> Vec<String> {
+    let mut all: Vec<String> =
+        record.config.exposed.iter().chain(&record.network.expose).map(ToString::to_string).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// Takes away what a container has of networks on the host after its monitor was killed.
+pub(super) fn clean(_containers: &Containers, _record: &Record, _state: &NetworkState) {
+    // interfaces go with the last process of their namespace
+}
+
+/// Gives back what is reserved for a container, which is being removed.
+pub(super) fn forget(_containers: &Containers, _record: &Record) {}
+
 /// A network that a container is about to join.
+///
+/// It lives in the container's monitor, which has one thread and copies itself to start processes: no thread may stay
+/// behind any call here, and a forwarder is a process of its own that dies with this one. Dropping it disconnects.
 #[derive(Debug)]
 pub(super) struct Joined {
     pub(super) network: Network,
@@ -60,6 +116,28 @@ pub(super) struct Joined {
     pub(super) env: Vec<Vec<u8>>,
     /// Lives as long as the container.
     _private: Option<PrivateNetwork>,
+}
+
+impl Joined {
+    /// Gives what `ps` and `inspect` show.
+    pub(super) fn state(&self) -> NetworkState {
+        let private = self._private.as_ref();
+        NetworkState {
+            address: private.and_then(PrivateNetwork::address),
+            gateway: private.and_then(PrivateNetwork::gateway),
+        }
+    }
+
+    /// Takes note of the first process, which is about to execute the program: what can only be done then is done now.
+    #[expect(clippy::unnecessary_wraps, reason = "publishing can fail")]
+    pub(super) fn started(&mut self, _pid: u32) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// Changes the networks of the running container, as [`super::Client::network`] was asked to; gives the answer for it.
+    pub(super) fn change(&mut self, _change: &[u8]) -> Result<Vec<u8>, RunError> {
+        Err(RunError::Refused("the networks of a running container cannot be changed yet".into()))
+    }
 }
 
 impl NetworkRequest {
@@ -101,7 +179,7 @@ impl NetworkRequest {
 
     /// Makes what is asked for. Without the programs for a private network an ordinary user who did not ask for one
     /// gets the host's, and is told.
-    pub(super) fn join(&self, who: &Member<'_>, note: fn(&str)) -> Result<Joined, RunError> {
+    pub(super) fn join(&self, who: &Member<'_>, note: &mut dyn FnMut(&str)) -> Result<Joined, RunError> {
         let hostname = who.hostname;
         match &self.choice {
             ContainerNetwork::None => self.without_namespace(Network::None, hostname),
@@ -120,7 +198,7 @@ impl NetworkRequest {
         }
     }
 
-    fn private(&self, hostname: &str, note: fn(&str)) -> Result<Joined, RunError> {
+    fn private(&self, hostname: &str, note: &mut dyn FnMut(&str)) -> Result<Joined, RunError> {
         let mut env = NetEnv::new(rootless::state().is_some());
         env.reach_host = self.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway);
         let network = PrivateNetwork::create(&env)?;

@@ -322,7 +322,7 @@ fn csv(text: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// Reads a number of bytes with the units `b k m g`, powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
+pub(crate) fn bytes(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match &lower[digits.len()..] {

@@ -1,0 +1,337 @@
+//! The containers of a store: where each one is, how it is found, and what is done about one whose monitor was killed.
+//!
+//! ```text
+//! containers/<id>/
+//!     config.json       the record; written last when the container is made, so that half of one is invisible
+//!     state.json        what changes in its life, replaced by rename
+//!     top               the snapshot that it stands on: a root for garbage collection
+//!     lock              held by the monitor as long as it lives
+//!     socket            where the monitor listens
+//!     <id>-json.log     what it wrote
+//!     fs/ work/         its writable layer
+//! containers/names/<name> -> <id>
+//! ```
+//!
+//! A name is taken by making the link, which only one can. A link whose container is gone, or has another name by
+//! now, is nobody's.
+
+use super::record::Record;
+use super::state::{State, Status};
+use super::{ContainerId, ContainerName, RunError};
+use crate::store::{Lock, LockKind, Store, StoreError};
+use crate::sys::fsutil;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// More is not read of a record, in bytes.
+const RECORD_LIMIT: u64 = 8 << 20;
+
+/// What a container is that a monitor was taken away from.
+const KILLED: i32 = 137;
+
+/// All containers of a store.
+#[derive(Debug, Clone)]
+pub struct Containers {
+    store: Store,
+}
+
+/// One container as it was when it was looked at.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// What it was made with.
+    pub record: Record,
+    /// What it is now.
+    pub state: State,
+    /// Its directory.
+    pub dir: PathBuf,
+}
+
+impl Containers {
+    /// Opens the containers of a store.
+    pub fn new(store: &Store) -> Self {
+        Self { store: store.clone() }
+    }
+
+    /// Gives the store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Gives the directory of a container.
+    pub fn dir(&self, id: &ContainerId) -> PathBuf {
+        self.store.root().join("containers").join(id.as_str())
+    }
+
+    fn rel(id: &ContainerId, file: &str) -> String {
+        format!("containers/{id}/{file}")
+    }
+
+    /// Lists the containers, newest first. One that cannot be read is left out.
+    pub fn list(&self) -> Result<Vec<Container>, RunError> {
+        let dir = self.store.root().join("containers");
+        let entries = std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?;
+        let ids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<ContainerId>().ok());
+        let mut all: Vec<Container> = ids.filter_map(|id| self.get(&id).ok().flatten()).collect();
+        all.sort_by(|a, b| b.record.created.cmp(&a.record.created).then(a.record.id.cmp(&b.record.id)));
+        Ok(all)
+    }
+
+    /// Reads a container, and puts right what a killed monitor has left; `None` when there is none.
+    pub fn get(&self, id: &ContainerId) -> Result<Option<Container>, RunError> {
+        let Some(record) = self.read::<Record>(id, "config.json")? else { return Ok(None) };
+        let state = self.read::<State>(id, "state.json")?.unwrap_or_default();
+        let mut container = Container { record, state, dir: self.dir(id) };
+        if container.state.status.is_live() || container.state.status == Status::Removing {
+            self.heal(&mut container)?;
+        }
+        Ok(self.dir(id).exists().then_some(container))
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        id: &ContainerId,
+        file: &str,
+    ) -> Result<Option<T>, RunError> {
+        let Some(bytes) = self.store.read(&Self::rel(id, file), RECORD_LIMIT)? else { return Ok(None) };
+        let read = serde_json::from_slice(&bytes);
+        read.map(Some).map_err(|e| RunError::Damaged {
+            id: id.short().to_owned(),
+            file: file.to_owned(),
+            why: e.to_string(),
+        })
+    }
+
+    /// A container whose file says that it lives while nobody holds its lock has lost its monitor.
+    fn heal(&self, container: &mut Container) -> Result<(), RunError> {
+        let id = container.record.id.clone();
+        let Some(lock) = self.try_lock(&id)? else { return Ok(()) };
+        // it may have ended in good order meanwhile
+        let Some(state) = self.read::<State>(&id, "state.json")? else { return Ok(()) };
+        container.state = state;
+        if container.state.status == Status::Removing {
+            return self.remove_files(container, lock);
+        }
+        if !container.state.status.is_live() {
+            return Ok(());
+        }
+        super::network::clean(self, &container.record, &container.state.network);
+        let state = &mut container.state;
+        state.go(Status::Exited);
+        (state.exit_code, state.pid) = (KILLED, 0);
+        state.error = "the container's monitor was killed, and its processes with it".into();
+        state.finished = super::time::now();
+        state.network = Default::default();
+        self.save_state(&id, &container.state)?;
+        if container.record.auto_remove {
+            self.remove_locked(container, true, lock)?;
+        }
+        Ok(())
+    }
+
+    /// Finds a container by id, name or the beginning of an id, in this order.
+    ///
+    /// # Errors
+    /// [`RunError::NoContainer`], or several ids begin so.
+    pub fn find(&self, text: &str) -> Result<Container, RunError> {
+        let none = || RunError::NoContainer(text.to_owned());
+        if let Ok(id) = text.parse::<ContainerId>()
+            && let Some(found) = self.get(&id)?
+        {
+            return Ok(found);
+        }
+        if let Ok(name) = text.trim_start_matches('/').parse::<ContainerName>()
+            && let Some(found) = self.named(&name)?
+        {
+            return Ok(found);
+        }
+        if text.is_empty() || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(none());
+        }
+        let mut fits = self.list()?.into_iter().filter(|c| c.record.id.as_str().starts_with(text));
+        match (fits.next(), fits.next()) {
+            (Some(found), None) => Ok(found),
+            (None, _) => Err(none()),
+            (Some(_), Some(_)) => Err(RunError::AmbiguousContainer(text.to_owned())),
+        }
+    }
+
+    fn named(&self, name: &ContainerName) -> Result<Option<Container>, RunError> {
+        let target = std::fs::read_link(self.name_path(name)).ok();
+        let id = target.and_then(|target| target.to_str()?.parse::<ContainerId>().ok());
+        let found = id.map(|id| self.get(&id)).transpose()?.flatten();
+        Ok(found.filter(|container| container.record.name == *name))
+    }
+
+    fn name_path(&self, name: &ContainerName) -> PathBuf {
+        self.store.root().join("containers/names").join(name.as_str())
+    }
+
+    /// Makes a container visible: takes the wanted name for it, or a random one that is free, writes the record into
+    /// the staged directory and renames that to its place.
+    ///
+    /// # Errors
+    /// [`RunError::NameInUse`].
+    pub(super) fn publish(
+        &self,
+        staged: &Path,
+        mut record: Record,
+        wanted: Option<&ContainerName>,
+    ) -> Result<Record, RunError> {
+        let names = self.store.root().join("containers/names");
+        match std::fs::DirBuilder::new().mode(0o700).create(&names) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("make the directory", &names)(e).into());
+            }
+            _ => {}
+        }
+        let _alone = self.lock_names()?;
+        record.name = loop {
+            let name = wanted.map_or_else(ContainerName::random, |name| Ok(name.clone()))?;
+            match self.owner_of(&name)? {
+                None => break name,
+                Some(by) if wanted.is_some() => {
+                    return Err(RunError::NameInUse { name: name.to_string(), by: by.short().to_owned() });
+                }
+                Some(_) => {}
+            }
+        };
+        let config = staged.join("config.json");
+        std::fs::write(&config, to_json(&record)?).map_err(StoreError::io("write", &config))?;
+        self.link_name(&record.name, &record.id)?;
+        let dir = self.dir(&record.id);
+        std::fs::rename(staged, &dir).map_err(StoreError::io("publish", &dir))?;
+        Ok(record)
+    }
+
+    fn lock_names(&self) -> Result<Lock, RunError> {
+        Ok(self.store.lock("container-names", LockKind::Exclusive)?)
+    }
+
+    fn link_name(&self, name: &ContainerName, id: &ContainerId) -> Result<(), RunError> {
+        let path = self.name_path(name);
+        Ok(std::os::unix::fs::symlink(id.as_str(), &path).map_err(StoreError::io("make the name", &path))?)
+    }
+
+    /// Gives whose a name is; one that is nobody's any more is free afterwards. Only under the lock of names.
+    fn owner_of(&self, name: &ContainerName) -> Result<Option<ContainerId>, RunError> {
+        let path = self.name_path(name);
+        let Ok(target) = std::fs::read_link(&path) else { return Ok(None) };
+        if let Some(id) = target.to_str().and_then(|id| id.parse::<ContainerId>().ok())
+            && self.get(&id)?.is_some_and(|owner| owner.record.name == *name)
+        {
+            return Ok(Some(id));
+        }
+        std::fs::remove_file(&path).map_err(StoreError::io("free the name", &path))?;
+        Ok(None)
+    }
+
+    /// Takes the lock of a container, which its monitor holds as long as it lives; `None` when somebody has it.
+    pub(super) fn try_lock(&self, id: &ContainerId) -> Result<Option<Lock>, RunError> {
+        let path = self.dir(id).join("lock");
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = match file {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(RunError::NoContainer(id.short().to_owned()));
+            }
+            Err(e) => return Err(StoreError::io("open the lock", &path)(e).into()),
+        };
+        Ok(Lock::on(file, LockKind::Exclusive).map_err(StoreError::io("lock", &path))?)
+    }
+
+    /// Writes what a container was made with.
+    pub(super) fn save_record(&self, record: &Record) -> Result<(), RunError> {
+        Ok(self.store.write_atomic(&Self::rel(&record.id, "config.json"), &to_json(record)?, false)?)
+    }
+
+    /// Writes what a container is now. Only for whoever holds its lock.
+    pub(super) fn save_state(&self, id: &ContainerId, state: &State) -> Result<(), RunError> {
+        Ok(self.store.write_atomic(&Self::rel(id, "state.json"), &to_json(state)?, false)?)
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// [`RunError::NameInUse`].
+    pub fn rename(&self, container: &Container, name: &ContainerName) -> Result<(), RunError> {
+        let id = &container.record.id;
+        let _alone = self.lock_names()?;
+        if let Some(by) = self.owner_of(name)? {
+            return Err(RunError::NameInUse { name: name.to_string(), by: by.short().to_owned() });
+        }
+        self.link_name(name, id)?;
+        self.save_record(&Record { name: name.clone(), ..container.record.clone() })?;
+        let _ = std::fs::remove_file(self.name_path(&container.record.name));
+        Ok(())
+    }
+
+    /// Removes a container that does not run: its files and its name, with `volumes` also the volumes that were
+    /// made for it alone.
+    ///
+    /// # Errors
+    /// [`RunError::Running`] when it lives.
+    pub fn remove(&self, container: &mut Container, volumes: bool) -> Result<(), RunError> {
+        let Some(lock) = self.try_lock(&container.record.id)? else {
+            return Err(RunError::Running(container.record.name.to_string()));
+        };
+        self.remove_locked(container, volumes, lock)
+    }
+
+    /// The same for the holder of its lock.
+    pub(super) fn remove_locked(
+        &self,
+        container: &mut Container,
+        volumes: bool,
+        lock: Lock,
+    ) -> Result<(), RunError> {
+        if container.state.status != Status::Removing {
+            container.state.status = Status::Removing;
+            self.save_state(&container.record.id, &container.state)?;
+        }
+        super::network::forget(self, &container.record);
+        if volumes {
+            super::mounts::remove_anonymous(&self.store, &container.record.mounts);
+        }
+        self.remove_files(container, lock)
+    }
+
+    fn remove_files(&self, container: &Container, lock: Lock) -> Result<(), RunError> {
+        let dir = &container.dir;
+        // by a rename, so that nobody sees half of it; what a kill leaves in tmp/ is swept
+        let grave = self.store.temp_dir("container")?;
+        let _ = std::fs::remove_file(self.name_path(&container.record.name));
+        std::fs::rename(dir, grave.path().join("gone")).map_err(StoreError::io("remove", dir))?;
+        drop(lock);
+        let path = grave.path().join("gone");
+        fsutil::remove_tree(&path).map_err(StoreError::io("remove", &path))?;
+        Ok(())
+    }
+}
+
+fn to_json<T: serde::Serialize>(what: &T) -> Result<Vec<u8>, RunError> {
+    serde_json::to_vec(what).map_err(|e| RunError::io("write the container's record")(io::Error::from(e)))
+}
+
+impl Container {
+    /// Gives the first process if it is still the one that was started.
+    pub fn live_pid(&self) -> Option<u32> {
+        let state = &self.state;
+        (state.status.has_process() && state.pid != 0 && start_time(state.pid) == Some(state.pid_start))
+            .then_some(state.pid)
+    }
+
+    /// Gives the file that its output goes to.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join(format!("{}-json.log", self.record.id))
+    }
+}
+
+/// Gives when a process started, in clock ticks since boot (proc(5), field 22 of stat).
+pub(super) fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the name in parentheses may hold anything
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
