@@ -3,7 +3,7 @@
 //! The rooms stand on floors and only look down:
 //! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`), the kernel (`sys`), parts
 //! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
-//! `image`), acts (`solve`, `runtime`, `gc`), the join (`build`) and the door (`cli`).
+//! `image`, `registry`), acts (`solve`, `runtime`, `gc`), the join (`build`) and the door (`cli`).
 
 pub mod build;
 pub mod cache;
@@ -20,6 +20,7 @@ pub mod plan;
 pub mod platform;
 pub mod progress;
 pub mod reference;
+pub mod registry;
 pub mod runtime;
 pub mod sandbox;
 pub mod snapshot;
