@@ -39,7 +39,12 @@ impl Snapshots {
     /// Gives the record of one snapshot, without its aliases; much cheaper than [`Snapshots::list`].
     pub fn info(&self, id: &ResultId) -> Result<SnapshotInfo, SnapshotError> {
         let id = self.real(id).ok_or(SnapshotError::Missing(*id))?;
-        Ok(describe(self.load(&id)?.record.clone(), Vec::new()))
+        match self.load(&id) {
+            Err(SnapshotError::Missing(_)) => {
+                self.absent(&id).map(|absent| absent.info()).ok_or(SnapshotError::Missing(id))
+            }
+            loaded => Ok(describe(loaded?.record.clone(), Vec::new())),
+        }
     }
 
     fn read_all(&self) -> Result<(Vec<Record>, Aliases), SnapshotError> {
@@ -61,7 +66,7 @@ impl Snapshots {
 
     /// Removes a snapshot that nobody holds and nothing stands on; gives false when it is in use. Absence is fine.
     pub fn remove(&self, id: &ResultId) -> Result<bool, SnapshotError> {
-        let Some(id) = self.real(id) else { return Ok(true) };
+        let Some(id) = self.real(id).filter(|id| self.dir(id).exists()) else { return Ok(true) };
         let grave = self.inner.store.temp_dir("removed")?;
         let _alone = self.inner.store.lock(PUBLISH, LockKind::Exclusive)?;
         let (records, aliases) = self.read_all()?;

@@ -28,6 +28,7 @@ impl Snapshots {
 
     /// The same; `purpose` becomes part of the directory's name in `tmp/`, so that it can be told whose it is.
     pub fn prepare_for(&self, purpose: &str, parent: &ResultId) -> Result<Prepared, SnapshotError> {
+        let named = *parent;
         let parent = self.get(parent)?;
         let dir = self.inner.store.temp_dir(purpose)?;
         let (upper, work) = (dir.path().join("snapshot/fs"), dir.path().join("work"));
@@ -40,7 +41,7 @@ impl Snapshots {
         // the root directory of every image, whatever the umask
         fsutil::chmod_dir(&upper, 0o755).map_err(StoreError::io("set the mode of", &upper))?;
         make(&work, 0o700)?;
-        Ok(Prepared::new(dir, upper, work, parent, self.inner.mode))
+        Ok(Prepared::new(dir, upper, work, (named, parent), self.inner.mode))
     }
 
     /// Keeps what a step made; `diff` must describe the prepared upper directory.
@@ -52,8 +53,22 @@ impl Snapshots {
         diff: Diff,
         record: StepRecord,
     ) -> Result<Committed, SnapshotError> {
-        let id = ResultId::step(&prepared.parent.id, &diff.content_id());
-        self.keep(prepared, id, diff, None, record)
+        let id = ResultId::step(prepared.named(), &diff.content_id());
+        self.keep(prepared, id, diff, None, record, now())
+    }
+
+    /// Keeps what a step made on another machine; the caller has checked that parent and content lead to `id`.
+    pub(super) fn commit_fetched(
+        &self,
+        prepared: Prepared,
+        id: &ResultId,
+        diff: Diff,
+        info: &LayerInfo,
+        record: StepRecord,
+        created: i64,
+    ) -> Result<Committed, SnapshotError> {
+        write_layer(&prepared, id, info)?;
+        self.keep(prepared, *id, diff, None, record, created)
     }
 
     /// Keeps a layer of an image under its chain's id.
@@ -70,10 +85,8 @@ impl Snapshots {
     ) -> Result<ResultId, SnapshotError> {
         let id = ResultId::chain(chain);
         let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size, blob };
-        let name = layer_file(&id, None);
-        let name = name.rsplit('/').next().unwrap_or(&name);
-        write(&prepared.dir.path().join("snapshot").join(name), &seal(&info))?;
-        let done = self.keep(prepared, id, diff, Some(chain.clone()), StepRecord::default())?;
+        write_layer(&prepared, &id, &info)?;
+        let done = self.keep(prepared, id, diff, Some(chain.clone()), StepRecord::default(), now())?;
         Ok(done.id)
     }
 
@@ -91,11 +104,11 @@ impl Snapshots {
         bytes: Box<dyn Read + Send>,
     ) -> Result<ResultId, SnapshotError> {
         let id = ResultId::chain(chain);
-        if self.has(&id) {
+        if self.is_present(&id) {
             return Ok(id);
         }
         let _once = self.inner.store.lock(&format!("layer-{id}"), LockKind::Exclusive)?;
-        if self.has(&id) {
+        if self.is_present(&id) {
             return Ok(id);
         }
         let prepared = self.prepare(parent)?;
@@ -122,6 +135,7 @@ impl Snapshots {
         diff: Diff,
         chain: Option<ChainId>,
         step: StepRecord,
+        created: i64,
     ) -> Result<Committed, SnapshotError> {
         let staged = prepared.dir.path().join("snapshot");
         let tree = diff.encode();
@@ -134,7 +148,7 @@ impl Snapshots {
             bytes: diff.content_bytes(),
             chain,
             step,
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64),
+            created,
             boot: self.inner.boot.clone(),
             user_marks: opaque.then_some(self.inner.mode.userxattr()),
         };
@@ -172,7 +186,7 @@ impl Snapshots {
                 }
                 Err(e) => return Err(StoreError::io("publish", &target)(e.into()).into()),
             }
-            if self.has(id) {
+            if self.is_present(id) {
                 return Ok(false);
             }
             self.clear_garbage(id)?;
@@ -183,7 +197,7 @@ impl Snapshots {
     fn clear_garbage(&self, id: &ResultId) -> Result<(), SnapshotError> {
         let _alone = self.inner.store.lock("garbage", LockKind::Exclusive)?;
         // another process may have done it and put a good one there
-        if self.has(id) {
+        if self.is_present(id) {
             return Ok(());
         }
         let grave = self.inner.store.temp_dir("garbage")?;
@@ -200,10 +214,10 @@ impl Snapshots {
     /// There is no `to`.
     pub fn alias(&self, from: &ResultId, to: &ResultId) -> Result<(), SnapshotError> {
         let to = self.real(to).ok_or(SnapshotError::Missing(*to))?;
-        if *from == to || self.has(from) {
+        if *from == to || self.is_present(from) {
             return Ok(());
         }
-        self.load(&to)?;
+        self.info(&to)?;
         self.clear_garbage(from)?;
         let link = self.dir(from);
         match std::os::unix::fs::symlink(to.to_string(), &link) {
@@ -213,6 +227,18 @@ impl Snapshots {
             _ => Ok(()),
         }
     }
+}
+
+/// Seconds since the epoch; 0 before it.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+/// Puts what is known of the tar beside the files of a snapshot in the making.
+fn write_layer(prepared: &Prepared, id: &ResultId, info: &LayerInfo) -> Result<(), StoreError> {
+    let name = layer_file(id, None);
+    let name = name.rsplit('/').next().unwrap_or(&name);
+    write(&prepared.dir.path().join("snapshot").join(name), &seal(info))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

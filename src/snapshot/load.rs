@@ -39,11 +39,16 @@ impl Loaded {
 }
 
 impl Snapshots {
-    /// Says whether a snapshot is there, itself or as an alias; the empty one always is. What has been found stays:
-    /// it is held against removal as long as these `Snapshots` live.
+    /// Says whether a snapshot is there or can be brought, itself or as an alias; the empty one always is. What has
+    /// been found stays: it is held against removal as long as these `Snapshots` live.
     ///
     /// Whether all below it is there too is only known by [`Snapshots::get`].
     pub fn has(&self, id: &ResultId) -> bool {
+        self.is_present(id) || self.real(id).is_some_and(|id| self.absent(&id).is_some())
+    }
+
+    /// As [`Snapshots::has`], for one whose files are here.
+    pub fn is_present(&self, id: &ResultId) -> bool {
         *id == ResultId::scratch() || self.real(id).is_some_and(|id| self.pin(&id).is_ok())
     }
 
@@ -65,17 +70,27 @@ impl Snapshots {
                 Ok(target) => id = target.to_str()?.parse().ok()?,
                 // not a link: the directory itself
                 Err(e) if e.kind() == io::ErrorKind::InvalidInput => return Some(id),
-                Err(_) => return None,
+                Err(_) => return self.absent(&id).map(|_| id),
             }
         }
         None
     }
 
-    /// Gives a snapshot with its whole chain, held against removal.
+    /// Gives a snapshot with its whole chain, held against removal. What is known and elsewhere is brought.
     ///
     /// # Errors
-    /// It or one below it is missing, damaged or just being removed.
+    /// It or one below it is missing, damaged or just being removed, or cannot be brought.
     pub fn get(&self, id: &ResultId) -> Result<Snapshot, SnapshotError> {
+        match self.find(id) {
+            Err(SnapshotError::Missing(lost)) if self.absent(&lost).is_some() => {
+                self.bring(id)?;
+                self.find(id)
+            }
+            found => found,
+        }
+    }
+
+    fn find(&self, id: &ResultId) -> Result<Snapshot, SnapshotError> {
         let scratch = ResultId::scratch();
         if *id == scratch {
             let (lowers, chain) = (Vec::new(), Vec::new());
@@ -255,6 +270,7 @@ impl Snapshots {
         if *id == ResultId::scratch() {
             return Ok(Arc::default());
         }
+        let _held = self.get(id)?;
         let id = self.real(id).ok_or(SnapshotError::Missing(*id))?;
         Ok(self.loaded_layer(&id)?.diff.clone())
     }
@@ -274,7 +290,8 @@ impl Snapshots {
     pub fn layer_at(&self, id: &ResultId, epoch: Option<i64>) -> Result<LayerInfo, SnapshotError> {
         let id = self.real(id).ok_or(SnapshotError::Missing(*id))?;
         let bytes = self.inner.store.read(&layer_file(&id, epoch), MAX_RECORD)?;
-        Ok(bytes.and_then(|bytes| unseal(&bytes)).unwrap_or_default())
+        let known = bytes.and_then(|bytes| unseal(&bytes));
+        Ok(known.or_else(|| Some(self.absent(&id)?.layer_at(epoch))).unwrap_or_default())
     }
 
     /// Remembers what was found out about the top layer's tar.

@@ -8,6 +8,7 @@
 //!     layer*.json   what has been found out about its tar, one a time clamp
 //!     usage         how much disk fs/ takes, once somebody has asked
 //! snapshots/<result id> -> <another>      an alias
+//! absent/<result id>                      what is known of one that is elsewhere
 //! ```
 //!
 //! A step works in a directory in `tmp/`; commit writes diff and record into it and renames it. Two processes that
@@ -17,10 +18,12 @@
 //! In use means a shared lock on the top directory of a stack: garbage collection passes over what it cannot lock
 //! alone, and over all that lies below. This room decides between overlayfs and copying; it mounts nothing itself.
 
+mod absent;
 mod changes;
 mod collect;
 mod commit;
 mod copying;
+mod fetch;
 mod load;
 mod prepared;
 mod record;
@@ -28,6 +31,7 @@ mod stack;
 mod usage;
 mod view;
 
+pub use absent::{Absent, LayerProvider, Origin, Source};
 pub use collect::Roots;
 pub use prepared::Prepared;
 pub use record::{LayerInfo, SnapshotInfo, StepRecord};
@@ -42,7 +46,7 @@ use crate::tree::TreePath;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// How writable trees are made on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,14 @@ pub enum SnapshotError {
     /// There is no such snapshot, or one below it is missing: what made it must be run again.
     #[error("snapshot {0} is not in the store")]
     Missing(ResultId),
+    /// It is known and elsewhere, and cannot be had: what made it must be run again.
+    #[error("a layer cannot be fetched: {why}")]
+    Unavailable {
+        /// The snapshots that cannot be had.
+        ids: Vec<ResultId>,
+        /// Which blob, where, and what is wrong.
+        why: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -100,7 +112,7 @@ impl SnapshotError {
     /// Says whether the disk or a quota is full.
     pub fn is_no_space(&self) -> bool {
         match self {
-            Self::Missing(_) => false,
+            Self::Missing(_) | Self::Unavailable { .. } => false,
             Self::Store(e) => e.is_no_space(),
             Self::Layer(e) => e.is_no_space(),
             Self::Tree { source, .. } => {
@@ -116,7 +128,6 @@ pub struct Snapshots {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     store: Store,
     mode: SnapshotMode,
@@ -131,6 +142,19 @@ struct Inner {
     pins: Mutex<HashMap<ResultId, Arc<Lock>>>,
     /// Bytes of files in what has been committed here and was not there before.
     grown: AtomicU64,
+    /// What is known of snapshots that are elsewhere.
+    absent: Mutex<HashMap<ResultId, Arc<Absent>>>,
+    /// Fetches from places that are found in files.
+    provider: OnceLock<Arc<dyn LayerProvider>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshots")
+            .field("store", &self.store)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A committed stack of layers, held against removal as long as a clone lives.
@@ -175,6 +199,8 @@ impl Snapshots {
             held: Mutex::default(),
             pins: Mutex::default(),
             grown: AtomicU64::new(0),
+            absent: Mutex::default(),
+            provider: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -2,6 +2,7 @@
 
 use super::copying::Merged;
 use super::{Snapshot, SnapshotError, SnapshotMode, changes};
+use crate::digest::ResultId;
 use crate::layer::{self, LayerError, ScanOptions};
 use crate::sandbox::Rootfs;
 use crate::store::TempDir;
@@ -29,6 +30,7 @@ pub struct Prepared {
     pub work: PathBuf,
     /// What it stands on.
     pub parent: Snapshot,
+    named: ResultId,
     mode: SnapshotMode,
     merged: OnceLock<Merged>,
 }
@@ -38,10 +40,16 @@ impl Prepared {
         dir: TempDir,
         upper: PathBuf,
         work: PathBuf,
-        parent: Snapshot,
+        (named, parent): (ResultId, Snapshot),
         mode: SnapshotMode,
     ) -> Self {
-        Self { dir, upper, work, parent, mode, merged: OnceLock::new() }
+        Self { dir, upper, work, parent, named, mode, merged: OnceLock::new() }
+    }
+
+    /// Gives the name by which the parent was asked for. The result's own name follows from it and not from the parent's
+    /// real one: whether a base was built or pulled here must make no difference.
+    pub(super) fn named(&self) -> &ResultId {
+        &self.named
     }
 
     /// Gives what the sandbox mounts as its root. Without overlayfs this is where the parent's tree is copied.

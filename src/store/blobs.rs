@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The blobs of a store. A blob is there whole or not at all.
 #[derive(Debug, Clone)]
@@ -75,6 +75,13 @@ impl Blobs {
     pub fn writer(&self) -> Result<BlobWriter, StoreError> {
         let (file, staged) = temp::stage_file(&self.store.path("tmp"))?;
         Ok(BlobWriter { blobs: self.clone(), file, staged, sum: Sha256::new(), size: 0 })
+    }
+
+    /// Makes a file of `tmp/` a blob; the caller has checked that its bytes have the digest.
+    pub(crate) fn adopt(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
+        let target = self.path(digest);
+        let synced = File::open(file).and_then(|file| file.sync_all());
+        synced.and_then(|()| std::fs::rename(file, &target)).map_err(StoreError::io("write", &target))
     }
 
     /// Removes a blob; absence is fine.
