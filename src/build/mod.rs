@@ -78,9 +78,12 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
         jobs: request.jobs,
         explain: request.explain,
         place: format!("{name}\0{}", request.context.place()),
+        shared: None,
+        memos: Default::default(),
     };
-    let results =
+    let solved =
         solve::solve(&plan.graph, &env, processes).map_err(|e| BuildError::step(&name, source, e))?;
+    let results = solved.results;
     for context in env.contexts.values() {
         context.remember();
     }

@@ -209,6 +209,18 @@ impl Collector {
             self.records.remove_damaged(name);
         }
         pruned.add(self.records.prune_memos(&gone));
+        self.forget_absent()?;
+        Ok(())
+    }
+
+    /// Forgets snapshots that are elsewhere and that neither an image nor a step's record needs.
+    fn forget_absent(&self) -> Result<(), GcError> {
+        if !self.store.root().join("absent").is_dir() {
+            return Ok(());
+        }
+        let mut roots = self.images.roots()?.0;
+        roots.extend(self.records.uses().0.iter().map(|(record, _)| record.result));
+        self.snapshots.forget_unneeded(&roots);
         Ok(())
     }
 

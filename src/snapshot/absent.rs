@@ -11,7 +11,7 @@
 
 use super::record::{SnapshotInfo, StepRecord, seal, unseal};
 use super::{LayerInfo, SnapshotError, Snapshots};
-use crate::digest::{ChainId, ContentId, DiffId, ResultId};
+use crate::digest::{ChainId, DiffId, ResultId};
 use crate::oci::Descriptor;
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
@@ -57,10 +57,8 @@ impl fmt::Debug for Source {
 /// What kind of result it is, and what proves that fetched bytes are it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
-    /// What a step made: its id follows from the parent's and this content.
+    /// What a step made: its id follows from the parent's and the content.
     Step {
-        /// Of the diff.
-        content: ContentId,
         /// What made it.
         step: StepRecord,
         /// When, in seconds since the epoch.

@@ -47,6 +47,16 @@ impl Snapshots {
         }
     }
 
+    /// Says whether a result is what a step on `parent` makes with the content of its files; what is not here counts
+    /// as right, since it is checked when it is brought.
+    pub fn stands_on(&self, id: &ResultId, parent: &ResultId) -> bool {
+        let Some(id) = self.real(id) else { return false };
+        match self.load(&id) {
+            Ok(loaded) => ResultId::step(parent, &loaded.record.content) == id,
+            Err(_) => self.absent(&id).is_some_and(|absent| absent.parent == *parent),
+        }
+    }
+
     fn read_all(&self) -> Result<(Vec<Record>, Aliases), SnapshotError> {
         let dir = self.inner.store.path("snapshots");
         let mut records = Vec::new();

@@ -29,6 +29,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 const DOWNLOADS: usize = 4;
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
+/// Of a result without sources: nothing is wrong, the cache was made so.
+const NOWHERE: &str = "the cache that knows this result does not hold its files";
 
 impl Snapshots {
     /// Brings a snapshot and all that it stands on, unless they are here.
@@ -38,11 +40,8 @@ impl Snapshots {
     /// cannot be had or are wrong; what had arrived below it stays.
     pub(super) fn bring(&self, id: &ResultId) -> Result<(), SnapshotError> {
         let todo = self.lacking(id)?;
-        let nowhere: Vec<ResultId> =
-            todo.iter().filter(|layer| layer.sources.is_empty()).map(|layer| layer.id).collect();
-        if !nowhere.is_empty() {
-            let why = "its result is known, but the cache that knows it does not hold its files".to_owned();
-            return Err(SnapshotError::Unavailable { ids: nowhere, why });
+        if let Some(n) = todo.iter().position(|layer| layer.sources.is_empty()) {
+            return Err(SnapshotError::Unavailable { ids: lost(&todo[n..]), why: NOWHERE.to_owned() });
         }
         let mut locks = Vec::with_capacity(todo.len());
         for layer in &todo {
@@ -62,7 +61,14 @@ impl Snapshots {
             if todo.iter().any(|layer| layer.id == next) {
                 return Err(SnapshotError::Missing(next));
             }
-            let absent = self.absent(&next).ok_or(SnapshotError::Missing(next))?;
+            let Some(absent) = self.absent(&next) else {
+                let why = format!("what it stands on, {next}, is not in the store");
+                todo.reverse();
+                return Err(match todo[..] {
+                    [] => SnapshotError::Missing(next),
+                    _ => SnapshotError::Unavailable { ids: lost(&todo), why },
+                });
+            };
             next = self.real(&absent.parent).unwrap_or(absent.parent);
             todo.push(absent);
         }
@@ -89,8 +95,13 @@ impl Snapshots {
                     }
                 });
             }
-            let done = todo.iter().zip(&landings).try_for_each(|(layer, landing)| {
-                self.bring_one(layer, landing, &dir, &over)?;
+            let done = todo.iter().zip(&landings).enumerate().try_for_each(|(n, (layer, landing))| {
+                self.bring_one(layer, landing, &dir, &over).map_err(|error| match error {
+                    SnapshotError::Unavailable { why, .. } => {
+                        SnapshotError::Unavailable { ids: lost(&todo[n..]), why }
+                    }
+                    other => other,
+                })?;
                 // its blob is not needed any more
                 let _ = std::fs::remove_file(&landing.path);
                 Ok(())
@@ -137,7 +148,7 @@ impl Snapshots {
     fn unpack_one(&self, layer: &Absent, source: &Source, landing: &Landing) -> Result<(), SnapshotError> {
         let unavailable = |why: String| {
             let why = format!("{} at {}: {why}", source.blob.digest, source.place);
-            SnapshotError::Unavailable { ids: vec![layer.id], why }
+            SnapshotError::Unavailable { ids: Vec::new(), why }
         };
         let prepared = self.prepare_for("fetch", &layer.parent)?;
         let view = prepared.parent.view();
@@ -184,6 +195,15 @@ impl Snapshots {
         }
         self.forget_absent(&layer.id);
         Ok(())
+    }
+}
+
+/// Lists what cannot be had when the lowest of these cannot: it, and what stands on it. Nothing can be done about the
+/// layers of an image, so then the list is empty.
+fn lost(layers: &[Absent]) -> Vec<ResultId> {
+    match layers.first().map(|layer| &layer.origin) {
+        Some(Origin::Step { .. }) => layers.iter().map(|layer| layer.id).collect(),
+        _ => Vec::new(),
     }
 }
 

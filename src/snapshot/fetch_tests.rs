@@ -46,7 +46,6 @@ impl Machine {
         let prepared = self.snapshots.prepare(parent).unwrap();
         std::fs::write(prepared.upper.join(name), name.repeat(100_000)).unwrap();
         let diff = prepared.scan(&HashSet::new()).unwrap();
-        let content = diff.content_id();
         let id = self.snapshots.commit(prepared, diff.clone(), StepRecord::default()).unwrap().id;
         let mut tar = Vec::new();
         write_tar(&diff, &|path| self.snapshots.open_file(&id, path), None, &mut tar).unwrap();
@@ -56,7 +55,7 @@ impl Machine {
         let size = tar.len() as u64;
         let blob = Descriptor { media_type, digest, size, annotations: Default::default(), platform: None };
         memory.blobs.insert(blob.digest.clone(), tar);
-        let origin = Origin::Step { content, step: StepRecord::default(), created: 7 };
+        let origin = Origin::Step { step: StepRecord::default(), created: 7 };
         let sources = vec![Source { blob, place: "memory".into(), provider: None }];
         Absent { id, parent: *parent, origin, layer: Some(layer), clamped: Vec::new(), sources }
     }
@@ -168,7 +167,7 @@ fn what_is_wrong_leaves_nothing_and_another_source_helps() {
         }
         let error = here.snapshots.get(&layers[2].id).unwrap_err();
         let SnapshotError::Unavailable { ids, why } = &error else { panic!("{number}: {error}") };
-        assert_eq!(ids[..], [layers[1].id], "{number}");
+        assert_eq!(ids[..], [layers[1].id, layers[2].id], "{number}");
         assert!(why.to_lowercase().contains(&part.to_lowercase()), "{number}: {why}");
         assert!(!here.snapshots.is_present(&layers[1].id) && here.left_in_tmp() == 0, "{number}");
         assert!(here.snapshots.is_present(&layers[0].id), "{number}");
@@ -201,7 +200,7 @@ fn a_result_without_files_anywhere_says_so() {
     }
     let error = here.snapshots.get(&layers[2].id).unwrap_err();
     let SnapshotError::Unavailable { ids, .. } = error else { panic!("{error}") };
-    assert_eq!(ids, [layers[0].id, layers[1].id]);
+    assert_eq!(ids, [layers[0].id, layers[1].id, layers[2].id]);
 }
 
 #[test]

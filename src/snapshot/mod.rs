@@ -76,7 +76,7 @@ pub enum SnapshotError {
     /// It is known and elsewhere, and cannot be had: what made it must be run again.
     #[error("a layer cannot be fetched: {why}")]
     Unavailable {
-        /// The snapshots that cannot be had.
+        /// Results of steps that cannot be had and must be made again; empty when it is a layer of an image.
         ids: Vec<ResultId>,
         /// Which blob, where, and what is wrong.
         why: String,

@@ -1,6 +1,7 @@
 //! What a build hands to all of its steps.
 
 use super::folder::BuildFolder;
+use super::shared::{Memo, SharedResults};
 use crate::cache::{Index, Records};
 use crate::context::BuildContext;
 use crate::network::{DnsRequest, ExtraHost, NetworkMode};
@@ -10,7 +11,7 @@ use crate::snapshot::Snapshots;
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What a build hands to all of its steps.
 pub struct BuildEnv {
@@ -40,6 +41,10 @@ pub struct BuildEnv {
     pub explain: bool,
     /// Names this Dockerfile across builds, for explanations only.
     pub place: String,
+    /// What other machines know.
+    pub shared: Option<Arc<dyn SharedResults>>,
+    /// What was found out about selections in this build, for others.
+    pub memos: Mutex<Vec<Memo>>,
 }
 
 /// What the command line says about every RUN.

@@ -1,5 +1,6 @@
 //! Why a step failed.
 
+use crate::digest::ResultId;
 use crate::network::NetworkError;
 use crate::sandbox::SandboxError;
 use crate::snapshot::SnapshotError;
@@ -21,6 +22,17 @@ pub struct SolveError {
     pub cause: OpError,
     /// Its full log, when it wrote one.
     pub log: Option<PathBuf>,
+}
+
+impl SolveError {
+    /// Gives the results that were believed to be had elsewhere, and why they are not: a solver that does not ask for
+    /// them again can go on.
+    pub fn lost(&self) -> Option<(&[ResultId], &str)> {
+        match &self.cause {
+            OpError::Snapshot(SnapshotError::Unavailable { ids, why }) if !ids.is_empty() => Some((ids, why)),
+            _ => None,
+        }
+    }
 }
 
 /// Why an op could not be done.

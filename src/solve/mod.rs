@@ -10,6 +10,7 @@ mod network;
 pub mod ops;
 mod processes;
 mod schedule;
+mod shared;
 mod solver;
 mod why;
 
@@ -17,21 +18,27 @@ pub use env::{BuildEnv, RunSettings, SecretSource, Secrets};
 pub use error::{OpError, SolveError};
 pub use folder::BuildFolder;
 pub use processes::Processes;
+pub use shared::{Memo, SharedHit, SharedResults};
 
-use crate::digest::ResultId;
+use crate::digest::{CacheKey, ResultId};
 use crate::plan::BuildGraph;
 use crate::progress::Event;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
-/// Settles every vertex; gives the results by node index.
+/// What became of the vertices, by node index.
+#[derive(Debug, Clone)]
+pub struct Solved {
+    /// What each gave.
+    pub results: Vec<ResultId>,
+    /// The key that it was found or kept under; `None` where no key was needed.
+    pub keys: Vec<Option<CacheKey>>,
+}
+
+/// Settles every vertex.
 ///
 /// What ran before a failure stays in the cache. After the first failure running steps are ended and it is returned.
-pub fn solve(
-    graph: &BuildGraph,
-    env: &BuildEnv,
-    processes: &Processes,
-) -> Result<Vec<ResultId>, Box<SolveError>> {
+pub fn solve(graph: &BuildGraph, env: &BuildEnv, processes: &Processes) -> Result<Solved, Box<SolveError>> {
     env.sink.send(Event::Planned { steps: graph.node_count() });
     let solver = solver::Solver {
         graph,
@@ -40,11 +47,13 @@ pub fn solve(
         processes,
         learnt: Mutex::new(Vec::new()),
         steps: AtomicUsize::new(0),
+        keys: Mutex::new(vec![None; graph.node_count()]),
     };
     let results = schedule::run(graph, env.jobs, &solver);
     let learnt = solver.learnt.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     env.index.learn(&learnt);
     // the folder is for people; a build does not fail for it
     let _ = env.folder.finish();
-    results
+    let keys = solver.keys.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    results.map(|results| Solved { results, keys })
 }

@@ -34,6 +34,11 @@ pub(super) trait Work: Sync {
 
     /// Ends what runs now, soon; called once, after the first failure.
     fn stop(&self);
+
+    /// Says whether a failure is a reason to end what runs now; else it may end by itself.
+    fn ends_others(&self, _error: &Self::Error) -> bool {
+        true
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +124,9 @@ pub(super) fn run<W: Work>(graph: &BuildGraph, jobs: usize, work: &W) -> Result<
                     }
                     Err(error) => {
                         board.states[vertex.index()] = State::Failed;
-                        work.stop();
+                        if work.ends_others(&error) {
+                            work.stop();
+                        }
                         failure = Some(error);
                     }
                 }
@@ -134,7 +141,9 @@ pub(super) fn run<W: Work>(graph: &BuildGraph, jobs: usize, work: &W) -> Result<
                 Err(error) => {
                     board.states[vertex.index()] = State::Failed;
                     if failure.is_none() {
-                        work.stop();
+                        if work.ends_others(&error) {
+                            work.stop();
+                        }
                         failure = Some(error);
                     }
                 }

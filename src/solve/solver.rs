@@ -23,12 +23,20 @@ pub(super) struct Solver<'a> {
     pub(super) processes: &'a Processes,
     pub(super) learnt: Mutex<Vec<StepRecord>>,
     pub(super) steps: AtomicUsize,
+    pub(super) keys: Mutex<Vec<Option<CacheKey>>>,
 }
 
 /// A step that was announced and has not ended.
 struct Announced {
     step: usize,
     since: Instant,
+}
+
+/// A result that is known.
+struct Hit {
+    result: ResultId,
+    /// The shared cache that knew it; `None` for the store.
+    from: Option<String>,
 }
 
 /// All that is known of a step before it runs.
@@ -58,9 +66,10 @@ impl Work for Solver<'_> {
             }
             Op::Run(_) | Op::Workdir(_) => {
                 let named = self.name(vertex, inputs).map_err(|e| fail(vertex, e, None))?;
-                let Some(result) = self.look_up(vertex, &named.key) else { return Ok(None) };
-                self.cached(vertex, &named.key, result);
-                Ok(Some(result))
+                let Some(hit) = self.look_up(vertex, &named) else { return Ok(None) };
+                self.cached(vertex, &named.key, &hit);
+                self.keep_key(at, named.key);
+                Ok(Some(hit.result))
             }
         }
     }
@@ -75,6 +84,7 @@ impl Work for Solver<'_> {
         match done {
             Ok((key, result, outcome)) => {
                 self.end(vertex, &announced, outcome, Some(&key), Some(&result));
+                self.keep_key(at, key);
                 Ok(result)
             }
             Err(cause) => {
@@ -91,6 +101,10 @@ impl Work for Solver<'_> {
 
     fn stop(&self) {
         self.processes.stop();
+    }
+
+    fn ends_others(&self, error: &Self::Error) -> bool {
+        error.lost().is_none()
     }
 }
 
@@ -129,9 +143,20 @@ impl Solver<'_> {
         self.env.sink.send(Event::Ended { step: announced.step, outcome, took });
     }
 
-    fn cached(&self, vertex: &Vertex, key: &CacheKey, result: ResultId) {
+    fn cached(&self, vertex: &Vertex, key: &CacheKey, hit: &Hit) {
         let announced = self.announce(vertex);
-        self.end(vertex, &announced, Outcome::Cached, Some(key), Some(&result));
+        self.say_from(hit, &announced);
+        self.end(vertex, &announced, Outcome::Cached, Some(key), Some(&hit.result));
+    }
+
+    fn say_from(&self, hit: &Hit, announced: &Announced) {
+        if let (true, Some(from)) = (self.env.explain, &hit.from) {
+            self.say(announced, &format!("why: found in the cache {from}"));
+        }
+    }
+
+    fn keep_key(&self, at: NodeIndex, key: CacheKey) {
+        self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[at.index()] = Some(key);
     }
 
     /// An image's layers are known by its config; whether they are here is asked when a step needs them.
@@ -173,15 +198,43 @@ impl Solver<'_> {
         }
     }
 
-    fn look_up(&self, vertex: &Vertex, key: &CacheKey) -> Option<ResultId> {
+    fn look_up(&self, vertex: &Vertex, named: &Named) -> Option<Hit> {
         if vertex.no_cache {
             return None;
         }
-        let record = self.env.records.get(key)?;
         // from here on it is ours: nobody removes it while this build runs
-        let found = self.env.snapshots.has(&record.result).then_some(record.result)?;
-        self.env.records.touch(key, seconds_now());
-        Some(found)
+        if let Some(record) = self.env.records.get(&named.key)
+            && self.env.snapshots.has(&record.result)
+        {
+            self.env.records.touch(&named.key, seconds_now());
+            return Some(Hit { result: record.result, from: None });
+        }
+        self.look_elsewhere(vertex, named)
+    }
+
+    /// Asks the shared caches; what they know is kept as if the step had run here.
+    fn look_elsewhere(&self, vertex: &Vertex, named: &Named) -> Option<Hit> {
+        let hit = self.env.shared.as_ref()?.find(&named.key)?;
+        if !self.env.snapshots.has(&hit.result) {
+            return None;
+        }
+        let record = self.record(vertex, named, hit.result, hit.took_ms);
+        // losing it means asking again
+        let _ = self.env.records.put(&record);
+        self.learnt.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(record);
+        Some(Hit { result: hit.result, from: Some(hit.from) })
+    }
+
+    fn record(&self, vertex: &Vertex, named: &Named, result: ResultId, took_ms: u64) -> StepRecord {
+        StepRecord {
+            key: named.key,
+            result,
+            label: vertex.label.clone(),
+            place: self.place(vertex),
+            parts: named.parts.clone(),
+            ended: u64::try_from(seconds_now()).unwrap_or(0),
+            took_ms,
+        }
     }
 
     /// Takes the key's lock, so that of several builds that want the step one runs it, and looks once more.
@@ -192,29 +245,22 @@ impl Solver<'_> {
         named: &Named,
         announced: &Announced,
     ) -> Result<(ResultId, Outcome), OpError> {
-        if let Some(result) = self.look_up(vertex, &named.key) {
-            return Ok((result, Outcome::Cached));
+        if let Some(hit) = self.look_up(vertex, named) {
+            self.say_from(&hit, announced);
+            return Ok((hit.result, Outcome::Cached));
         }
         // three hex digits: few files that need no cleaning up, and two steps at once almost never meet
         let name = format!("step-{:.3}", named.key.to_string());
         let _lock = self.processes.wait_for(|| self.env.store.try_lock(&name, LockKind::Exclusive))?;
-        if let Some(result) = self.look_up(vertex, &named.key) {
-            return Ok((result, Outcome::Cached));
+        if let Some(hit) = self.look_up(vertex, named) {
+            return Ok((hit.result, Outcome::Cached));
         }
         self.explain(vertex, named, announced);
         // other processes may use the index while this step runs
         self.env.index.close();
         let begun = Instant::now();
         let committed = self.run(vertex, inputs, named, announced)?;
-        let record = StepRecord {
-            key: named.key,
-            result: committed.id,
-            label: vertex.label.clone(),
-            place: self.place(vertex),
-            parts: named.parts.clone(),
-            ended: u64::try_from(seconds_now()).unwrap_or(0),
-            took_ms: millis(begun.elapsed()),
-        };
+        let record = self.record(vertex, named, committed.id, millis(begun.elapsed()));
         let io = |source| OpError::Io { action: "keep the step's record".into(), source };
         self.env.records.put(&record).map_err(io)?;
         why::keep(&named.key, named.taken.as_ref(), self.env);
@@ -269,13 +315,14 @@ impl Solver<'_> {
         let (key, parts, taken) = (&named.key, &named.parts, named.taken.as_ref());
         let lines = why::why(vertex, key, parts, taken, nearest.as_ref(), self.env);
         for line in lines {
-            let bytes = format!("why: {line}\n").into_bytes();
-            self.env.sink.send(Event::Log {
-                step: announced.step,
-                stream: crate::progress::Stream::Stderr,
-                bytes,
-            });
+            self.say(announced, &format!("why: {line}"));
         }
+    }
+
+    fn say(&self, announced: &Announced, line: &str) {
+        let bytes = format!("{line}\n").into_bytes();
+        let stream = crate::progress::Stream::Stderr;
+        self.env.sink.send(Event::Log { step: announced.step, stream, bytes });
     }
 }
 

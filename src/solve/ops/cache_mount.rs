@@ -67,6 +67,20 @@ fn identity(mount: &RunMount, seed: &MountSource) -> String {
     h.finalize().to_hex()[..32].to_owned()
 }
 
+/// Fills a new cache with what another machine left of it. Caches are no inputs: without, the step takes longer.
+fn fill(dir: &Path, data: &Path, env: &BuildEnv) -> std::io::Result<()> {
+    let (Some(shared), Some(name)) = (&env.shared, dir.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    if let Err(error) = shared.fill_mount(name, data) {
+        let text = format!("a cache mount of the shared cache cannot be used and starts empty: {error}");
+        env.sink.send(crate::progress::Event::Warning(text));
+        crate::sys::fsutil::remove_tree(data)?;
+        std::fs::DirBuilder::new().mode(0o700).create(data)?;
+    }
+    Ok(())
+}
+
 enum Failure {
     Op(OpError),
     Io(std::io::Error),
@@ -102,7 +116,10 @@ fn make(dir: &Path, mount: &RunMount, seed: &MountSource, env: &BuildEnv) -> Res
         true => super::take::seed(from, source, seed.result, &data, env)
             .map_err(Failure::Op)?
             .map_or(asked, |look| (look.mode & 0o7777, look.uid, look.gid)),
-        false => asked,
+        false => {
+            fill(dir, &data, env)?;
+            asked
+        }
     };
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode))?;
     chown(&data, Some(uid), Some(gid))?;

@@ -7,7 +7,7 @@ use crate::digest::{ContentId, ResultId};
 use crate::plan::{CopyOp, CopySource, From, Role};
 use crate::snapshot::Snapshot;
 use crate::solve::schedule::Inputs;
-use crate::solve::{BuildEnv, OpError};
+use crate::solve::{BuildEnv, Memo, OpError};
 use crate::tree::{EmptyTree, Meta, SourceNode, SourceTree, TreePath};
 use std::path::Path;
 use std::sync::Arc;
@@ -50,13 +50,15 @@ impl Taken {
     /// Selects from the result of another step.
     pub(super) fn from_result(op: &CopyOp, result: ResultId, env: &BuildEnv) -> Result<Self, OpError> {
         let memo = memo(op, &result);
-        if let Some(content) = env.records.memo(&memo) {
+        if let Some(content) = env.records.memo(&memo).or_else(|| shared_memo(&memo, &result, env)) {
+            keep_memo(memo, content, result, env);
             return Ok(Self { content, result: Some(result), selection: None, remotes: None });
         }
         let selection = copy::select(&Sources::paths(&env.snapshots.get(&result)?.view()), op)?;
         let content = selection.key_id();
         // losing it costs time only
         let _ = env.records.put_memo(&memo, &content, &result);
+        keep_memo(memo, content, result, env);
         Ok(Self { content, result: Some(result), selection: Some(selection), remotes: None })
     }
 
@@ -83,6 +85,18 @@ impl Taken {
             None => work(&copy::select(&sources, op)?, &sources),
         }
     }
+}
+
+/// Asks other machines, so that a result need not be fetched only to see that nothing in it has changed.
+fn shared_memo(name: &[u8; 32], result: &ResultId, env: &BuildEnv) -> Option<ContentId> {
+    let memo = env.shared.as_ref()?.memo(name).filter(|memo| memo.result == *result)?;
+    let _ = env.records.put_memo(name, &memo.content, result);
+    Some(memo.content)
+}
+
+fn keep_memo(name: [u8; 32], content: ContentId, result: ResultId, env: &BuildEnv) {
+    let memo = Memo { name, content, result };
+    env.memos.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(memo);
 }
 
 /// What path sources of an op that takes from no other step are looked up in.
