@@ -25,20 +25,25 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
     best.map(|(_, option)| option)
 }
 
-/// Counts the characters to insert, delete or replace to get from `a` to `b` (Levenshtein).
+/// Counts the characters to insert, delete, replace or exchange with the next one to get from `a` to `b`, no place
+/// touched twice (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let (mut before, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
+    for i in 0..a.len() {
+        let mut row = Vec::with_capacity(b.len() + 1);
+        row.push(i + 1);
+        for j in 0..b.len() {
+            let replaced = last[j] + usize::from(a[i] != b[j]);
+            let mut least = replaced.min(row[j] + 1).min(last[j + 1] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut last, row);
     }
-    row[b.len()]
+    last[b.len()]
 }
 
 #[cfg(test)]
@@ -58,5 +63,18 @@ mod tests {
         for (word, near) in cases {
             assert_eq!(nearest(word, ["from", "chown", "platform", "id"]), near, "{word}");
         }
+    }
+
+    #[test]
+    fn two_letters_that_changed_places_are_one_slip() {
+        for (word, near) in
+            [("RNU", "RUN"), ("EVN", "ENV"), ("AGR", "ARG"), ("ADD1", "ADD"), ("FORM", "FROM")]
+        {
+            assert_eq!(nearest(word, ["ADD", "ARG", "ENV", "FROM", "RUN"]), Some(near), "{word}");
+        }
+        assert_eq!(
+            [distance("ca", "abc"), distance("ab", "ba"), distance("", "ab"), distance("ab", "")],
+            [3, 1, 2, 2]
+        );
     }
 }

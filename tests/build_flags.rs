@@ -229,6 +229,32 @@ fn files_about_the_result_are_written_at_the_end() {
 }
 
 #[test]
+fn annotations_stay_with_an_image_that_is_saved_later() {
+    let space = busybox();
+    let context = space.dockerfile("FROM busybox\nLABEL a=b\n");
+    let annotations = |name: &str| -> Value {
+        space.rbuild(["save", "--format", "oci", "-o", name, "app"]).ok();
+        let files = common::archive::read(&space.path(name));
+        let json = |path: &str| -> Value { serde_json::from_slice(&files[path].content).unwrap() };
+        let index = json("index.json");
+        let digest = index["manifests"][0]["digest"].as_str().unwrap();
+        json(&format!("blobs/{}", digest.replace(':', "/")))["annotations"].clone()
+    };
+    space.build(&context, &["-t", "app", "--annotation", "note=one"]).ok();
+    assert_eq!(annotations("first")["note"], "one");
+    let id = space.inspect("app")["Id"].clone();
+    // the same image with another note, and with none
+    space.build(&context, &["-t", "app", "--annotation", "note=two"]).ok();
+    assert_eq!(annotations("second")["note"], "two");
+    space.build(&context, &["-t", "app"]).ok();
+    assert!(annotations("third").is_null());
+    assert_eq!(space.inspect("app")["Id"], id);
+    let listed = space.rbuild(["images", "-a", "-q", "--no-trunc"]).ok();
+    let same = listed.stdout.lines().filter(|line| Some(*line) == id.as_str()).count();
+    assert_eq!(same, 1, "no image without name is left of the others");
+}
+
+#[test]
 fn explain_names_the_files_that_changed() {
     let space = busybox();
     space.write("ctx/src/a.rs", "one\n");

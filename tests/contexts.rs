@@ -49,6 +49,12 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
     out.finish().unwrap()
 }
 
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
 const COPIES: &str = "FROM busybox\nCOPY . /ctx\nRUN /ctx/bin/run.sh > /ran\n";
 
 #[test]
@@ -63,6 +69,7 @@ fn a_tar_on_standard_input_is_the_context() {
         ("plain", tar.clone()),
         ("gz", gzip(&tar)),
         ("xz", xz(&tar)),
+        ("bz2", bzip2(&tar)),
         ("zst", zstd::encode_all(&tar[..], 1).unwrap()),
     ] {
         space.rbuild_fed(["build", "-t", name, "-"], &bytes).ok();
@@ -70,7 +77,10 @@ fn a_tar_on_standard_input_is_the_context() {
     }
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     let stat = space.stdout_of("plain", &["stat", "-c", "%a %u:%g %n", "/ctx/file.txt", "/ctx/bin/run.sh"]);
-    assert_eq!(stat, "640 0:0 /ctx/file.txt\n755 0:0 /ctx/bin/run.sh\n");
+    assert_eq!(
+        stat, "640 1234:4321 /ctx/file.txt\n755 1234:4321 /ctx/bin/run.sh\n",
+        "owners are the archive's"
+    );
     let text = space.stdout_of("plain", &["cat", "/ctx/link", "/ran"]);
     assert_eq!(text, "from the tar\nran\n", "an ignore file in an archive does not count");
 
@@ -128,6 +138,10 @@ fn a_dockerfile_on_standard_input_comes_alone_or_with_a_directory() {
     space
         .rbuild_fed(["build", "-"], b"FROM busybox\nCOPY file /\n")
         .refuses(1, &["no context", "Dockerfile:2"]);
+    // what asks for all of the context gets nothing
+    let whole = b"FROM busybox\nRUN --mount=target=/m ls -A /m | wc -l > /n\nCOPY . /empty/\n";
+    space.rbuild_fed(["build", "-t", "whole", "-"], whole).ok();
+    assert_eq!(space.stdout_of("whole", &["sh", "-c", "cat /n; ls -A /empty"]), "0\n");
 
     space.write("ctx/file", "in the directory\n");
     space.write("ctx/hidden", "x");
@@ -289,5 +303,5 @@ fn an_ordinary_user_can_build_from_an_archive() {
     let space = space.with_busybox();
     space.rbuild_fed(["build", "-t", "app", "-"], &gzip(&context_tar(COPIES))).ok();
     let stat = space.stdout_of("app", &["stat", "-c", "%a %u:%g", "/ctx/file.txt"]);
-    assert_eq!(stat, "640 0:0\n");
+    assert_eq!(stat, "640 1234:4321\n");
 }

@@ -5,6 +5,7 @@ use crate::dockerfile::Diagnostic;
 use crate::dockerfile::lint::Warning;
 use crate::image::ImageError;
 use crate::solve::SolveError;
+use crate::store::StoreError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,9 @@ pub enum BuildError {
     /// The image cannot be made.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The store cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A file that the user named cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {

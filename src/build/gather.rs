@@ -202,7 +202,7 @@ impl Gatherer<'_> {
         let path = git::checkout(source, &commit, &options, dir.path())?;
         let time = git::commit_time(source, &commit, &options, dir.path())?;
         let from = origin.to_string();
-        Ok(ContextSource::Fetched(Arc::new(Fetched { path, from, time, _dir: dir })))
+        Ok(ContextSource::Fetched(Arc::new(Fetched { path, from, time, owners: false, _dir: dir })))
     }
 
     /// Takes an archive apart, or reads a Dockerfile.
@@ -228,14 +228,13 @@ impl Gatherer<'_> {
         let tree = dir.path().join("tree");
         rustix::fs::mkdir(&tree, Mode::from_raw_mode(0o755)).map_err(|e| read(&from)(e.into()))?;
         let mut tar = layer::decoder(stream).map_err(read(&from))?;
-        // owners do not matter: all files of a context are root's
         let options =
             UnpackOptions { chown_ok: fsutil::can_chown(), plain_names: true, ..UnpackOptions::default() };
         layer::unpack(&mut tar, &tree, &options)
             .map_err(|source| GatherError::Unpack { from: from.clone(), source })?;
         // what follows the end marker counts only in so far as it tells damage
         io::copy(&mut tar.take(TRAILER), &mut io::sink()).map_err(read(&from))?;
-        Ok(fetched(tree, origin, dir))
+        Ok(fetched(tree, origin, true, dir))
     }
 
     /// The files behind an URL: those of an archive, or the one file.
@@ -251,7 +250,7 @@ impl Gatherer<'_> {
         let moved = rustix::fs::mkdir(&tree, Mode::from_raw_mode(0o755))
             .and_then(|()| rustix::fs::renameat(CWD, &file, CWD, tree.join(SINGLE)));
         moved.map_err(|e| read(&redact(url))(e.into()))?;
-        Ok(fetched(tree, origin, dir))
+        Ok(fetched(tree, origin, false, dir))
     }
 
     fn download(&self, url: &str, into: &Path) -> Result<PathBuf, GatherError> {
@@ -264,8 +263,9 @@ impl Gatherer<'_> {
     }
 }
 
-fn fetched(path: PathBuf, origin: &Origin, dir: TempDir) -> ContextSource {
-    ContextSource::Fetched(Arc::new(Fetched { path, from: origin.to_string(), time: None, _dir: dir }))
+fn fetched(path: PathBuf, origin: &Origin, owners: bool, dir: TempDir) -> ContextSource {
+    let from = origin.to_string();
+    ContextSource::Fetched(Arc::new(Fetched { path, from, time: None, owners, _dir: dir }))
 }
 
 /// Opens what was downloaded; its name came with the URL.

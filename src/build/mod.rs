@@ -19,7 +19,7 @@ use crate::context::{BuildContext, IgnoreRules, load_ignore};
 use crate::dockerfile::{self, lint::Config};
 use crate::image::{AssembleRequest, Images};
 use crate::oci::History;
-use crate::plan::{self, From, Op, Plan, RunMount};
+use crate::plan::{self, CopySource, From, Op, Plan, RunMount};
 use crate::progress::{Event, EventSink};
 use crate::sandbox::Launcher;
 use crate::snapshot::Snapshots;
@@ -28,6 +28,10 @@ use crate::store::Store;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Why there is no file in the context of a Dockerfile that came alone.
+const ALONE: &str = "this build has no context, since the Dockerfile came alone (from standard input or an URL): give a \
+                     directory as the last argument, and such a Dockerfile by -f";
 
 /// What a build works with; made once by the command line.
 pub struct Tools {
@@ -57,11 +61,12 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     let store = tools.store.clone();
     let records = records(&store);
     let index = Arc::new(Index::new(store.root().join("index"), records.clone()));
-    if takes_from_a_context(&plan) {
+    let asked = asked(&plan);
+    if !asked.is_empty() {
         // opening sled takes longer than the walk of a small context; so it starts now, beside the rest
         index.open_beside();
     }
-    let contexts = contexts(request, &index)?;
+    let contexts = contexts(request, asked, &store, &index)?;
     let images = tools.images.clone();
     let sink = tools.sink.clone();
     let env = BuildEnv {
@@ -99,16 +104,37 @@ pub fn records(store: &Store) -> Records {
     Records::new(Arc::new(shelf::StoreShelf::new(store.clone())))
 }
 
-fn takes_from_a_context(plan: &Plan) -> bool {
-    let context = |from: &From| matches!(from, From::Context(_));
-    plan.graph.node_weights().any(|vertex| match &vertex.op {
-        Op::Copy(copy) => context(&copy.from),
-        Op::Run(run) => run.mounts.iter().any(|mount| match mount {
-            RunMount::Bind { from, .. } | RunMount::Cache { from, .. } => context(from),
-            _ => false,
-        }),
-        _ => false,
-    })
+/// What a build takes from each context, as paths and patterns.
+type Asked = BTreeMap<String, Vec<Vec<u8>>>;
+
+fn asked(plan: &Plan) -> Asked {
+    let mut asked = Asked::new();
+    let mut ask = |from: &From, path: &str| {
+        if let From::Context(name) = from {
+            asked.entry(name.clone()).or_default().push(path.as_bytes().to_vec());
+        }
+    };
+    for vertex in plan.graph.node_weights() {
+        match &vertex.op {
+            Op::Copy(copy) => {
+                for source in &copy.sources {
+                    if let CopySource::Path(path) = source {
+                        ask(&copy.from, path);
+                    }
+                }
+            }
+            Op::Run(run) => {
+                for mount in &run.mounts {
+                    if let RunMount::Bind { from, source, .. } | RunMount::Cache { from, source, .. } = mount
+                    {
+                        ask(from, source);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    asked
 }
 
 /// Plans without building, with all checks: what `--check` and its relatives need.
@@ -144,6 +170,7 @@ fn assembly(request: &BuildRequest, plan: &Plan, results: &[crate::digest::Resul
         base: plan.base.clone(),
         epoch: plan.epoch,
         squash: request.squash,
+        annotations: request.annotations.clone(),
         names: request.names.clone(),
     }
 }
@@ -151,20 +178,22 @@ fn assembly(request: &BuildRequest, plan: &Plan, results: &[crate::digest::Resul
 /// Opens the contexts; nothing in them is read before a step asks.
 fn contexts(
     request: &BuildRequest,
+    mut asked: Asked,
+    store: &Store,
     index: &Arc<Index>,
 ) -> Result<BTreeMap<String, Arc<BuildContext>>, BuildError> {
     let mut out = BTreeMap::new();
-    if let Some(main) = open(&request.context, index, |dir| ignore_of(request, dir))? {
-        out.insert(String::new(), main);
-    }
+    let mut put = |name: &str, context: BuildContext| {
+        let asked = asked.remove(name).unwrap_or_default();
+        out.insert(name.to_owned(), Arc::new(context.asked_for(asked)));
+    };
+    put("", open(&request.context, store, index, |dir| ignore_of(request, dir))?);
     for (name, source) in &request.named {
         let ignore = |dir: &Path| match source {
             ContextSource::Dir(_) => Ok(load_ignore(dir, None)?),
             _ => Ok(IgnoreRules::none()),
         };
-        if let Some(context) = open(source, index, ignore)? {
-            out.insert(name.clone(), context);
-        }
+        put(name, open(source, store, index, ignore)?);
     }
     Ok(out)
 }
@@ -184,17 +213,24 @@ fn ignore_of(request: &BuildRequest, dir: &Path) -> Result<IgnoreRules, BuildErr
 /// fetched stands elsewhere each time.
 fn open(
     source: &ContextSource,
+    store: &Store,
     index: &Arc<Index>,
     ignore: impl FnOnce(&Path) -> Result<IgnoreRules, BuildError>,
-) -> Result<Option<Arc<BuildContext>>, BuildError> {
-    let context = match source {
-        ContextSource::Empty => return Ok(None),
-        ContextSource::Fetched(fetched) => BuildContext::dir(&fetched.path, ignore(&fetched.path)?, None)?,
+) -> Result<BuildContext, BuildError> {
+    Ok(match source {
+        ContextSource::Empty => {
+            // the open directory stays what it is when its name goes at the end of this block
+            let dir = store.temp_dir("context")?;
+            BuildContext::dir(dir.path(), IgnoreRules::none(), None)?.empty_since(ALONE)
+        }
+        ContextSource::Fetched(fetched) => {
+            let context = BuildContext::dir(&fetched.path, ignore(&fetched.path)?, None)?;
+            if fetched.owners { context.with_owners() } else { context }
+        }
         ContextSource::Dir(dir) => {
             let path = dir.canonicalize().map_err(|e| BuildError::read(dir, e))?;
             let stats = stat_cache::IndexedStats::new(index.clone(), &path);
             BuildContext::dir(&path, ignore(dir)?, Some(Box::new(stats)))?
         }
-    };
-    Ok(Some(Arc::new(context)))
+    })
 }

@@ -42,6 +42,8 @@ pub struct Fetched {
     pub from: String,
     /// When a git commit was made, in seconds since 1970.
     pub time: Option<i64>,
+    /// Whether its files have owners of their own: those of an archive have, those of a commit or download have not.
+    pub owners: bool,
     pub(super) _dir: TempDir,
 }
 
@@ -74,6 +76,8 @@ pub struct BuildRequest {
     pub plan: PlanOptions,
     /// Names of the image.
     pub names: Vec<Reference>,
+    /// Annotations of the image's manifest.
+    pub annotations: BTreeMap<String, String>,
     /// One layer above the base.
     pub squash: bool,
     /// What the command line says about RUN.

@@ -2,8 +2,8 @@
 //!
 //! The directory is opened once; every later look goes through that descriptor and follows no link, so what a build
 //! reads lies below it. Walks list directories in parallel (crate `ignore`, whose own filters are off: they follow
-//! gitignore's rules, not ours), each through its descriptor. Owners become 0:0 and attributes that belong to the host
-//! are left out, so that a context means the same on every machine.
+//! gitignore's rules, not ours), each through its descriptor. Owners become 0:0 (those of an archive stay) and attributes
+//! that belong to the host are left out, so that a context means the same on every machine.
 
 use super::memo::{Known, Memos};
 use super::{ContextError, IgnoreRules, Stamp, StatCache};
@@ -25,6 +25,9 @@ pub struct BuildContext {
     root: OwnedFd,
     ignore: IgnoreRules,
     memos: Memos,
+    asked: Option<Vec<Vec<u8>>>,
+    own_owners: bool,
+    why_empty: Option<&'static str>,
 }
 
 /// One listed name: what the build sees and whether only `!` rules below can keep it.
@@ -43,7 +46,32 @@ impl BuildContext {
     ) -> Result<Self, ContextError> {
         let root =
             inroot::open_root(path).map_err(|source| ContextError::Open { path: path.to_owned(), source })?;
-        Ok(Self { root, ignore, memos: Memos::new(stat_cache) })
+        Ok(Self {
+            root,
+            ignore,
+            memos: Memos::new(stat_cache),
+            asked: None,
+            own_owners: false,
+            why_empty: None,
+        })
+    }
+
+    /// Says what a build takes from the context, as paths and patterns.
+    pub fn asked_for(mut self, paths: Vec<Vec<u8>>) -> Self {
+        self.asked = Some(paths);
+        self
+    }
+
+    /// Says why there is nothing in the directory, for messages about what is missing.
+    pub fn empty_since(mut self, why: &'static str) -> Self {
+        self.why_empty = Some(why);
+        self
+    }
+
+    /// Leaves files their owners: they came from an archive and are not a user's.
+    pub fn with_owners(mut self) -> Self {
+        self.own_owners = true;
+        self
     }
 
     /// Gives what was learnt to the stat cache; done on drop as well.
@@ -92,7 +120,7 @@ impl BuildContext {
                 continue;
             }
             let known = memo.learn(&name, stamp(&stat), || visible_xattrs(&fd, &name))?;
-            let entry = entry(&fd, &name, &stat, known)?;
+            let entry = self.entry(&fd, &name, &stat, known)?;
             listed.push(Listed { name, entry, excluded });
         }
         self.memos.finish(dir, memo);
@@ -156,6 +184,14 @@ impl BuildContext {
         Ok(())
     }
 
+    fn entry(&self, dir: &OwnedFd, name: &[u8], stat: &Stat, known: &Known) -> io::Result<SourceEntry> {
+        let mut entry = entry(dir, name, stat, known)?;
+        if self.own_owners {
+            (entry.meta.uid, entry.meta.gid) = (stat.st_uid, stat.st_gid);
+        }
+        Ok(entry)
+    }
+
     fn hash(&self, path: &TreePath, stamp: &Stamp) -> io::Result<ContentId> {
         let mut file = self.open(path)?;
         let now = |file: &File| rustix::fs::fstat(file).map(|s| self::stamp(&s));
@@ -192,7 +228,7 @@ impl SourceTree for BuildContext {
             return Ok(None);
         }
         let known = self.memos.look(&dir, name, stamp(&stat), || visible_xattrs(&fd, name))?;
-        Ok(Some(entry(&fd, name, &stat, &known)?))
+        Ok(Some(self.entry(&fd, name, &stat, &known)?))
     }
 
     fn list(&self, dir: &TreePath) -> io::Result<Vec<(Vec<u8>, SourceEntry)>> {
@@ -247,7 +283,11 @@ impl SourceTree for BuildContext {
     }
 
     fn why_absent(&self, path: &TreePath) -> Option<String> {
-        self.ignore.explain(path)
+        self.ignore.explain(path).or_else(|| self.why_empty.map(str::to_owned))
+    }
+
+    fn asked(&self) -> Option<&[Vec<u8>]> {
+        self.asked.as_deref()
     }
 }
 

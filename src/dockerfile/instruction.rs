@@ -46,6 +46,8 @@ pub(super) struct Draft {
     name: String,
     flags: Flags,
     rest: Text,
+    /// All behind the keyword, flags included.
+    whole: Text,
     escape: Escape,
 }
 
@@ -71,7 +73,8 @@ impl Draft {
             }
         }
         let name = keyword.as_str().to_ascii_uppercase();
-        Draft { keyword, name, flags, rest, escape }
+        let whole = line.slice(keyword.as_str().len()..line.as_str().len()).trimmed();
+        Draft { keyword, name, flags, rest, whole, escape }
     }
 
     /// Tells whether heredoc bodies may follow the line: RUN, COPY and ADD in a form that is no JSON array, and
@@ -333,7 +336,8 @@ impl Draft {
             }
             _ => inner.check_form()?,
         }
-        let mut trigger = format!("{}{tail}", self.rest);
+        // with the `--` that ends flags, if it is there: it is part of what is stored
+        let mut trigger = format!("{}{tail}", self.whole);
         for heredoc in &heredocs {
             trigger.push('\n');
             trigger.push_str(heredoc.content.as_str());
@@ -346,8 +350,8 @@ impl Draft {
     fn check_form(&self) -> Result<(), Diagnostic> {
         match self.name.as_str() {
             "ENV" | "LABEL" => match args::pairs(&self.rest, &self.name, self.keyword.span(), self.escape) {
-                Err(error) if error.kind() == "rbuild::no_equals" || !self.rest.is_empty() => Err(error),
-                _ => Ok(()),
+                Err(error) if error.kind() == "rbuild::blank_name" || self.rest.is_empty() => Ok(()),
+                checked => checked.map(drop),
             },
             "RUN" | "CMD" | "ENTRYPOINT" | "SHELL" | "ADD" | "COPY" | "VOLUME" => {
                 args::exec(&self.rest).map(drop)

@@ -19,7 +19,7 @@ use crate::plan::BaseImage;
 use crate::reference::Reference;
 use crate::snapshot::LayerInfo;
 use rayon::prelude::*;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The diff ID of a layer with nothing in it: a tar of two empty blocks.
 const EMPTY_TAR: &str = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
@@ -40,6 +40,8 @@ pub struct AssembleRequest {
     pub epoch: Option<i64>,
     /// One layer above the base.
     pub squash: bool,
+    /// Of the manifest; exports and pushes carry them on.
+    pub annotations: BTreeMap<String, String>,
     /// Names, given last; without any the image stays without name.
     pub names: Vec<Reference>,
 }
@@ -142,24 +144,26 @@ impl Images {
             media_type: Some(media_type::MANIFEST.into()),
             config,
             layers: descriptors(base, layers, request.epoch),
-            annotations: Default::default(),
+            annotations: request.annotations.clone(),
         };
-        self.store_image(&config, manifest, &request.names)
+        self.store_image(&config, manifest, &request.annotations, &request.names)
     }
 
-    /// Writes config and manifest, unless there is an image of this config, and gives it the names.
+    /// Writes config and manifest, unless there is an image of this config with these annotations, and gives it the names.
     pub(super) fn store_image(
         &self,
         config: &ImageConfig,
         manifest: impl FnOnce(Descriptor) -> Manifest,
+        annotations: &BTreeMap<String, String>,
         names: &[Reference],
     ) -> Result<ImageId, ImageError> {
         let config = documents::to_json(config);
         let config_descriptor = documents::describe(media_type::CONFIG, &config);
         let id = ImageId(config_descriptor.digest.clone());
-        let descriptor = match self.get(&id) {
-            Ok(existing) => existing.descriptor,
-            Err(_) => {
+        let existing = self.get(&id).ok();
+        let descriptor = match &existing {
+            Some(existing) if existing.manifest.annotations == *annotations => existing.descriptor.clone(),
+            _ => {
                 let manifest = documents::to_json(&manifest(config_descriptor));
                 self.store.blobs().put(&config, true)?;
                 self.store.blobs().put(&manifest, true)?;
@@ -172,6 +176,10 @@ impl Images {
             }
             for name in names {
                 super::index::put(entries, &descriptor, Some(name));
+            }
+            // the same image with other annotations: it need not stay when it has no name
+            if let Some(old) = existing.filter(|old| old.descriptor.digest != descriptor.digest) {
+                entries.retain(|e| e.digest != old.descriptor.digest || super::index::name_of(e).is_some());
             }
             Ok(())
         })?;

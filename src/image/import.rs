@@ -17,6 +17,7 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::snapshot::SnapshotMode;
 use crate::sys::fsutil;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -69,7 +70,7 @@ impl Images {
             layers: vec![plain_layer(&layer, request.epoch)],
             annotations: Default::default(),
         };
-        self.store_image(&config, manifest, request.name.as_slice())
+        self.store_image(&config, manifest, &BTreeMap::new(), request.name.as_slice())
     }
 
     fn import_layer(&self, tar: Box<dyn Read + Send>, epoch: Option<i64>) -> Result<NewLayer, ImageError> {

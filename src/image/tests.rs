@@ -86,6 +86,7 @@ impl Space {
             base: Some(BaseImage { image: base.id.clone(), config: base.config.clone() }),
             epoch: None,
             squash: false,
+            annotations: Default::default(),
             names: names.iter().map(|n| n.parse().unwrap()).collect(),
         }
     }
@@ -498,6 +499,7 @@ fn a_wrong_request_is_refused() {
         base: None,
         epoch: None,
         squash: false,
+        annotations: Default::default(),
         names: Vec::new(),
     };
     assert!(matches!(space.images.assemble(request), Err(ImageError::Assemble(_))));

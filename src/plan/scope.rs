@@ -148,9 +148,7 @@ pub(super) fn unused(
 /// Says whether an instruction, or the trigger that it stores, may be an ARG of that name.
 fn asks_for(instruction: &Instruction, name: &str) -> bool {
     match &instruction.kind {
-        Kind::Arg(vars) => {
-            vars.iter().any(|var| var.name.as_str() == name || var.name.as_str().contains('$'))
-        }
+        Kind::Arg(vars) => vars.iter().any(|var| var.name.as_str() == name),
         Kind::Onbuild(trigger) => {
             let mut parts = trigger.text.as_str().split_whitespace();
             parts.next().is_some_and(|word| word.eq_ignore_ascii_case("ARG"))

@@ -29,7 +29,7 @@ pub(super) struct Identity {
 /// Looks `user`, `user:group` (names or numbers, empty for root) and further groups up below `root`.
 ///
 /// A listed user without an explicit group has its own group and its supplementary groups; with one it has that group
-/// alone. Numbers need not be listed, names must be.
+/// alone. The group is always a supplementary one, too. Numbers need not be listed, names must be.
 pub(super) fn resolve(root: impl AsFd, user: &str, extra: &[String]) -> Setup<Identity> {
     let passwd = read(&root, "etc/passwd");
     let needs_groups = user.contains(':') || !extra.is_empty() || passwd.is_some();
@@ -73,6 +73,8 @@ fn lookup(user: &str, extra: &[String], passwd: &[u8], group: &[u8]) -> Setup<Id
     for more in extra {
         groups.push(find_group(more, group)?);
     }
+    // the own group is among them, lest a file that denies it be read by way of "others" (CVE-2023-25173)
+    groups.push(gid);
     groups.sort_unstable();
     groups.dedup();
     let home = entries(passwd).find(|e| e.uid() == Some(uid)).and_then(|e| e.home()).unwrap_or(b"/");
@@ -162,18 +164,18 @@ mod tests {
     #[test]
     fn users_and_groups_follow_docker() {
         for (user, uid, gid, groups, home) in [
-            ("", 0, 0, &[1, 10][..], "/root"),
-            ("root", 0, 0, &[1, 10], "/root"),
-            ("0", 0, 0, &[1, 10], "/root"),
-            ("app", 1000, 1001, &[10], "/home/app"),
-            ("1000", 1000, 1001, &[10], "/home/app"),
-            ("app:docker", 1000, 999, &[], "/home/app"),
-            ("1000:5", 1000, 5, &[], "/home/app"),
-            ("app:", 1000, 1001, &[10], "/home/app"),
-            ("5555", 5555, 0, &[], "/"),
-            ("5555:wheel", 5555, 10, &[], "/"),
-            ("42", 7, 8, &[], "/seven"),
-            ("homeless", 9, 9, &[], "/"),
+            ("", 0, 0, &[0, 1, 10][..], "/root"),
+            ("root", 0, 0, &[0, 1, 10], "/root"),
+            ("0", 0, 0, &[0, 1, 10], "/root"),
+            ("app", 1000, 1001, &[10, 1001], "/home/app"),
+            ("1000", 1000, 1001, &[10, 1001], "/home/app"),
+            ("app:docker", 1000, 999, &[999], "/home/app"),
+            ("1000:5", 1000, 5, &[5], "/home/app"),
+            ("app:", 1000, 1001, &[10, 1001], "/home/app"),
+            ("5555", 5555, 0, &[0], "/"),
+            ("5555:wheel", 5555, 10, &[10], "/"),
+            ("42", 7, 8, &[8], "/seven"),
+            ("homeless", 9, 9, &[9], "/"),
         ] {
             assert_eq!(who(user), Ok((uid, gid, groups.to_vec(), home.to_owned())), "{user}");
         }
@@ -197,7 +199,7 @@ mod tests {
     #[test]
     fn further_groups_are_added_once() {
         let found = lookup("app", &["docker".into(), "10".into(), "77".into()], PASSWD, GROUP).unwrap();
-        assert_eq!(found.groups, [10, 77, 999]);
+        assert_eq!(found.groups, [10, 77, 999, 1001]);
     }
 
     #[test]

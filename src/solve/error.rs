@@ -62,12 +62,12 @@ pub enum OpError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A mount of a RUN could not be made.
-    #[error("--mount=type={kind},target={target}: {why}")]
+    #[error("--mount=type={kind},{place}: {why}")]
     Mount {
         /// `cache`, `secret`, ...
         kind: &'static str,
-        /// Path inside.
-        target: String,
+        /// Which of them: `target=/path`, or `env=NAME` for a secret without a file.
+        place: String,
         /// Why.
         why: String,
     },
@@ -80,7 +80,7 @@ pub enum OpError {
         right: &'static str,
     },
     /// A build context that the step names is not there.
-    #[error("{}", no_context(.0))]
+    #[error("there is no build context named {0:?}")]
     NoContext(String),
     /// Programs of another platform.
     #[error(
@@ -104,13 +104,4 @@ pub enum OpError {
     /// The user interrupted, or another step failed.
     #[error("canceled")]
     Cancelled,
-}
-
-fn no_context(name: &str) -> String {
-    match name {
-        "" => "this build has no context, since the Dockerfile came alone (from standard input or an URL): give a \
-               directory as the last argument, and such a Dockerfile by -f"
-            .to_owned(),
-        name => format!("there is no build context named {name:?}"),
-    }
 }

@@ -93,6 +93,12 @@ pub trait SourceTree: Send + Sync {
         None
     }
 
+    /// Gives the paths and patterns that a build takes from the tree, when nothing but these is sent to it; `None` when it
+    /// has the whole tree.
+    fn asked(&self) -> Option<&[Vec<u8>]> {
+        None
+    }
+
     /// Says whether an opened file surely still has the bytes that [`SourceTree::content`] named, without reading it;
     /// on no, the caller has to hash what it has read.
     fn still(&self, _path: &TreePath, _file: &File) -> io::Result<bool> {
@@ -129,6 +135,10 @@ impl<T: SourceTree + ?Sized> SourceTree for std::sync::Arc<T> {
 
     fn why_absent(&self, path: &TreePath) -> Option<String> {
         (**self).why_absent(path)
+    }
+
+    fn asked(&self) -> Option<&[Vec<u8>]> {
+        (**self).asked()
     }
 
     fn still(&self, path: &TreePath, file: &File) -> io::Result<bool> {

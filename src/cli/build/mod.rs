@@ -69,7 +69,11 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
             return Err(error);
         }
     };
-    let image = images.get(&built.image)?;
+    // by its name, since there may be the same image with other annotations
+    let image = match request.names.first() {
+        Some(name) => images.resolve(&name.to_string())?,
+        None => images.get(&built.image)?,
+    };
     let mut manifest = None;
     for spec in &outputs {
         let names = &request.names;
@@ -110,6 +114,7 @@ fn request(
         ignore: contexts.ignore,
         plan,
         names: settings.names.clone(),
+        annotations: settings.annotations.manifest.clone(),
         squash: args.switches.squash,
         run: settings.run.clone(),
         secrets: settings.secrets.clone(),

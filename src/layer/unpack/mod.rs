@@ -63,8 +63,12 @@ pub struct UnpackOptions<'a> {
 pub fn unpack(tar: &mut dyn Read, into: &Path, opts: &UnpackOptions<'_>) -> Result<Diff, LayerError> {
     let disk = Disk::open(into, opts)?;
     pool::with_writers(opts.chown_ok, |writers| {
-        let mut unpacker =
-            Unpacker { tree: Tree::new(disk, opts.parent), opts, reader: TarReader::new(tar), bytes: 0 };
+        let mut unpacker = Unpacker {
+            tree: Tree::new(disk, opts.parent, opts.plain_names),
+            opts,
+            reader: TarReader::new(tar),
+            bytes: 0,
+        };
         unpacker.run(writers)?;
         unpacker.tree.finish(writers)
     })

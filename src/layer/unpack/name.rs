@@ -19,9 +19,10 @@ pub(super) enum Name {
     Ignored,
 }
 
-/// Reads a name. Leading slashes are the root's; `..` may go up inside the name but not out of it.
+/// Reads a name. Leading slashes are the root's. In a layer `..` may go up inside the name but not out of it; in an archive
+/// of plain names the root is its own parent, as in a file system.
 pub(super) fn read(item: &Item, plain: bool) -> Result<Name, LayerError> {
-    let path = clean(item)?;
+    let path = clean(item, plain)?;
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Name::Root) };
     let name = name.to_vec();
     if plain {
@@ -51,9 +52,12 @@ pub(super) fn target(item: &Item) -> Result<TreePath, LayerError> {
     inside(&item.link).ok_or_else(|| refuse(item, "the target of the hard link is outside of the root"))
 }
 
-fn clean(item: &Item) -> Result<TreePath, LayerError> {
+fn clean(item: &Item, clamp: bool) -> Result<TreePath, LayerError> {
     if item.name.is_empty() {
         return Err(refuse(item, "it has no name"));
+    }
+    if clamp {
+        return Ok(TreePath::clean(&item.name));
     }
     inside(&item.name).ok_or_else(|| refuse(item, "its name leads out of the root"))
 }

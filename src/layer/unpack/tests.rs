@@ -167,6 +167,24 @@ fn absolute_and_dotted_names_mean_the_root() {
 }
 
 #[test]
+fn an_archive_of_plain_names_cannot_leave_its_root() {
+    let opts = UnpackOptions { plain_names: true, ..UnpackOptions::default() };
+    let done = run_with(&Evil::default().file("../up", "1").file("a/../../../b/c", "2").end(), &opts);
+    assert_eq!(done.paths(), ["b", "b/c", "up"]);
+    // a link leads to what is inside, or nowhere
+    let inside = Evil::default().dir("etc").symlink("l", "/etc").file("l/x", "1").end();
+    assert_eq!(run_with(&inside, &opts).paths(), ["etc", "etc/x", "l"]);
+    for target in ["/etc", "../../etc", "none"] {
+        let done = run_with(&Evil::default().symlink("l", target).file("l/x", "1").end(), &opts);
+        assert!(done.error().contains("leads nowhere"), "{target}: {}", done.error());
+    }
+    let below = run_with(&Evil::default().dir("d").symlink("l", "d").file("l/new/x", "1").end(), &opts);
+    assert_eq!(below.paths(), ["d", "d/new", "d/new/x", "l"]);
+    let hard = run_with(&Evil::default().hardlink("h", "../../etc/passwd").end(), &opts);
+    assert!(hard.error().contains("outside of the root"), "{}", hard.error());
+}
+
+#[test]
 fn the_last_of_several_wins() {
     let twice = run(&Evil::default().file("a", "1").file("a", "22").end());
     assert_eq!(twice.text("a"), "22");

@@ -53,10 +53,12 @@ pub(super) struct Tree<'a> {
     /// Deletions; they concern lower layers only, so they are settled at the end.
     whiteouts: BTreeSet<TreePath>,
     root_opaque: bool,
+    /// No layer but an archive.
+    plain: bool,
 }
 
 impl<'a> Tree<'a> {
-    pub(super) fn new(disk: Disk, parent: Option<&'a dyn SourceTree>) -> Self {
+    pub(super) fn new(disk: Disk, parent: Option<&'a dyn SourceTree>, plain: bool) -> Self {
         Self {
             disk,
             parent,
@@ -64,6 +66,7 @@ impl<'a> Tree<'a> {
             bodies: Vec::new(),
             whiteouts: BTreeSet::new(),
             root_opaque: false,
+            plain,
         }
     }
 
@@ -259,7 +262,8 @@ impl<'a> Tree<'a> {
         Ok(below.map_or(Seen::Nothing, Seen::Below))
     }
 
-    /// Walks to a directory inside the root, following links there, and makes what is missing of it in this layer.
+    /// Walks to a directory inside the root, following links there, and makes what is missing of it in this layer. In
+    /// an archive of plain names a link has to lead somewhere.
     fn make_parents(&mut self, item: &Item, dir: &TreePath) -> Result<TreePath, LayerError> {
         // a path in the map is real, so nothing on it needs to be followed
         if dir.is_root() || matches!(self.slots.get(dir), Some(Slot { what: What::Dir { .. }, .. })) {
@@ -268,7 +272,11 @@ impl<'a> Tree<'a> {
         let mut todo: VecDeque<Vec<u8>> = dir.components().map(<[u8]>::to_vec).collect();
         let mut here = TreePath::root();
         let mut links = 0;
+        // how many of the names ahead are a link's
+        let mut linked = 0usize;
         while let Some(part) = todo.pop_front() {
+            let from_link = linked > 0;
+            linked = linked.saturating_sub(1);
             if part == b".." {
                 here = here.parent().unwrap_or_default();
                 continue;
@@ -286,6 +294,9 @@ impl<'a> Tree<'a> {
                 }
                 Seen::Below(SourceEntry { node: SourceNode::Dir, meta, .. }) => self.make_dir(&path, meta)?,
                 Seen::Below(_) => return Err(not_a_dir(item, &path)),
+                Seen::Nothing if from_link && self.plain => {
+                    return Err(refuse(item, "a symbolic link on the way to it leads nowhere"));
+                }
                 Seen::Nothing => {
                     let mtime = item.mtime;
                     self.make_dir(&path, Meta { mode: 0o755, mtime, ..Meta::default() })?;
@@ -305,6 +316,7 @@ impl<'a> Tree<'a> {
             let parts = target.split(|b| *b == b'/').filter(|part| !part.is_empty() && *part != b".");
             for (at, part) in parts.enumerate() {
                 todo.insert(at, part.to_vec());
+                linked += 1;
             }
         }
         Ok(here)

@@ -12,7 +12,8 @@ impl Lowering<'_, '_> {
     pub(super) fn arg(&mut self, instruction: &Instruction, vars: &[ArgVar]) -> Result<(), Diagnostic> {
         let mut created_by = String::from("ARG");
         for var in vars {
-            let name = self.word(&var.name, instruction)?;
+            // a name is taken as it stands, variables and quotes included
+            let name = var.name.as_str().to_owned();
             let place = self.place(instruction.span());
             if let Some(warning) = Warning::secret_in_arg_or_env("ARG", &name, &instruction.head) {
                 self.warn(warning);

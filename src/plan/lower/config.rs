@@ -50,10 +50,6 @@ impl Lowering<'_, '_> {
         let mut out = Vec::new();
         for pair in &pairs.pairs {
             let name = self.word(&pair.key, instruction)?;
-            if name.is_empty() {
-                let message = format!("the name {:?} is empty when expanded", pair.key.as_str());
-                return Err(Diagnostic::new("rbuild::empty_name", message).at(pair.key.span()));
-            }
             out.push((name, self.word(&pair.value, instruction)?));
         }
         Ok(out)

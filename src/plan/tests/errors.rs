@@ -54,7 +54,7 @@ fn metadata() {
     insta::assert_snapshot!(fails("FROM busybox\nEXPOSE 80/htp\n"));
     insta::assert_snapshot!(fails("FROM busybox\nSTOPSIGNAL SIGTREM\n"));
     insta::assert_snapshot!(fails("FROM busybox\nVOLUME /a $NONE\n"));
-    insta::assert_snapshot!(fails("FROM busybox\nENV $NONE=x\n"));
+    insta::assert_snapshot!(fails("FROM busybox\nLABEL a${NONE?not set}=x\n"));
     insta::assert_snapshot!(fails("FROM busybox\nARG V\nENV X=\"${V:?tell me}\"\n"));
 }
 

@@ -33,7 +33,7 @@ pub(super) fn open(
     make(&dir, mount, seed, env).map_err(|e| match e {
         Failure::Op(error) => error,
         Failure::Io(error) => {
-            OpError::Mount { kind: "cache", target: target.clone(), why: error.to_string() }
+            OpError::Mount { kind: "cache", place: format!("target={target}"), why: error.to_string() }
         }
     })?;
     // the time of its last use, for the garbage collector; a failure does no harm

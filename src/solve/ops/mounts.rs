@@ -184,8 +184,12 @@ impl Mounts {
         let RunMount::Secret { target, id, env: variable, required, mode, uid, gid } = mount else {
             return Ok(None);
         };
-        let shown = target.clone().unwrap_or_default();
-        let fail = |why: String| OpError::Mount { kind: "secret", target: shown.clone(), why };
+        let place = match (target, variable) {
+            (Some(target), _) => format!("target={target}"),
+            (None, Some(variable)) => format!("env={variable}"),
+            (None, None) => format!("id={id}"),
+        };
+        let fail = |why: String| OpError::Mount { kind: "secret", place: place.clone(), why };
         let value = match env.secrets.secrets.get(id) {
             Some(source) => source.read().map_err(|e| fail(format!("secret {id:?} cannot be read: {e}")))?,
             None => None,
@@ -196,6 +200,8 @@ impl Mounts {
                     "secret {id:?} is required; give it with --secret id={id},src=FILE"
                 )));
             }
+            // the variable is there in any case, as it is for BuildKit; the file is not
+            self.env.extend(variable.as_ref().map(|name| format!("{name}=").into_bytes()));
             return Ok(None);
         };
         if let Some(name) = variable {
@@ -207,7 +213,7 @@ impl Mounts {
 
     fn agent(&mut self, mount: &RunMount, env: &BuildEnv) -> Result<Option<MountSpec>, OpError> {
         let RunMount::Ssh { target, id, required, mode, uid, gid } = mount else { return Ok(None) };
-        let fail = |why: String| OpError::Mount { kind: "ssh", target: target.clone(), why };
+        let fail = |why: String| OpError::Mount { kind: "ssh", place: format!("target={target}"), why };
         let Some(socket) = env.secrets.agents.get(id) else {
             if *required {
                 return Err(fail(format!("agent {id:?} is required; give it with --ssh {id}=SOCKET")));

@@ -195,7 +195,8 @@ impl<'a> Layout<'a> {
             }),
             SourceNode::Symlink { target } => Kind::Symlink(target.clone()),
             SourceNode::CharDevice { major, minor } => Kind::CharDevice(*major, *minor),
-            SourceNode::BlockDevice { major, minor } => Kind::BlockDevice(*major, *minor),
+            // as BuildKit makes it
+            SourceNode::BlockDevice { major, minor } => Kind::CharDevice(*major, *minor),
             SourceNode::Fifo => Kind::Fifo,
             SourceNode::Dir => Kind::Dir,
         };

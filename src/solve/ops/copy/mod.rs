@@ -88,6 +88,16 @@ pub enum CopyError {
         /// What may be the reason.
         hint: Option<String>,
     },
+    /// A wildcard that matches nothing in a directory of the context that nothing else of the build needs.
+    #[error(
+        "{pattern}: nothing matches, and the build takes nothing else of {dir} (BuildKit, which gets only what is taken, says: lstat {dir}: no such file or directory)"
+    )]
+    NothingSent {
+        /// As written.
+        pattern: TreePath,
+        /// The part before the wildcard.
+        dir: TreePath,
+    },
     /// A wildcard or exclude pattern with wrong syntax.
     #[error(transparent)]
     Pattern(#[from] PatternError),

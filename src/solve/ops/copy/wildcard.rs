@@ -1,7 +1,7 @@
 //! Sources with wildcards, matched name by name so that only directories on the way are listed.
 
 use super::CopyError;
-use super::resolve::resolve;
+use super::resolve::{Place, resolve};
 use crate::context::glob::{Dialect, Pattern, has_wildcard};
 use crate::tree::{SourceNode, SourceTree, TreePath};
 
@@ -9,20 +9,58 @@ use crate::tree::{SourceNode, SourceTree, TreePath};
 /// without wildcards means itself. No match is an empty list, but the part before the first wildcard has to be there.
 pub(super) fn expand(tree: &dyn SourceTree, source: &[u8]) -> Result<Vec<TreePath>, CopyError> {
     let source = TreePath::clean(source);
-    let parts: Vec<&[u8]> = source.components().collect();
-    let Some(first) = parts.iter().position(|p| has_wildcard(p)) else { return Ok(vec![source.clone()]) };
-    let patterns = parts[first..].iter().map(|p| Pattern::new(p, Dialect::Component));
-    let patterns: Vec<Pattern> = patterns.collect::<Result<_, _>>()?;
-    let prefix = TreePath::clean(&parts[..first].join(&b'/'));
+    let Some((prefix, patterns)) = cut(&source)? else { return Ok(vec![source]) };
     let place = resolve(&|p| tree.stat(p), prefix.as_bytes(), true).map_err(CopyError::source(&prefix))?;
     if !place.exists {
         return Err(super::select::not_found(tree, &prefix));
     }
-    let mut out = Vec::new();
-    if place.path.is_root() || place.entry.is_some_and(|e| e.node == SourceNode::Dir) {
-        descend(tree, &place.path, &patterns, &mut out)?;
+    let out = below(tree, &place, &patterns)?;
+    if out.is_empty() && !is_sent(tree, &place.path)? {
+        return Err(CopyError::NothingSent { pattern: source, dir: prefix });
     }
     Ok(out)
+}
+
+/// The same for a path that need not be there.
+fn matches(tree: &dyn SourceTree, source: &[u8]) -> Result<Vec<TreePath>, CopyError> {
+    let source = TreePath::clean(source);
+    let Some((prefix, patterns)) = cut(&source)? else { return Ok(vec![source]) };
+    let place = resolve(&|p| tree.stat(p), prefix.as_bytes(), true).map_err(CopyError::source(&prefix))?;
+    below(tree, &place, &patterns)
+}
+
+/// Cuts a source before its first name with wildcards; `None` when it has none.
+fn cut(source: &TreePath) -> Result<Option<(TreePath, Vec<Pattern>)>, CopyError> {
+    let parts: Vec<&[u8]> = source.components().collect();
+    let Some(first) = parts.iter().position(|p| has_wildcard(p)) else { return Ok(None) };
+    let patterns = parts[first..].iter().map(|p| Pattern::new(p, Dialect::Component));
+    let patterns: Vec<Pattern> = patterns.collect::<Result<_, _>>()?;
+    Ok(Some((TreePath::clean(&parts[..first].join(&b'/')), patterns)))
+}
+
+fn below(tree: &dyn SourceTree, place: &Place, patterns: &[Pattern]) -> Result<Vec<TreePath>, CopyError> {
+    let mut out = Vec::new();
+    if place.path.is_root() || place.entry.as_ref().is_some_and(|e| e.node == SourceNode::Dir) {
+        descend(tree, &place.path, patterns, &mut out)?;
+    }
+    Ok(out)
+}
+
+/// Says whether a directory reaches BuildKit at all. Of a context it gets only what the instructions of a build name, so
+/// a directory in which no pattern matches and of which nothing else is taken is not there for it, and the build fails.
+fn is_sent(tree: &dyn SourceTree, dir: &TreePath) -> Result<bool, CopyError> {
+    let (false, Some(asked)) = (dir.is_root(), tree.asked()) else { return Ok(true) };
+    for path in asked {
+        for found in matches(tree, path)? {
+            let place =
+                resolve(&|p| tree.stat(p), found.as_bytes(), true).map_err(CopyError::source(&found))?;
+            let near = |p: &TreePath| p.strip_prefix(dir).is_some() || dir.strip_prefix(p).is_some();
+            if place.exists && (near(&place.path) || near(&found)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn descend(
