@@ -3,7 +3,7 @@
 //! The rooms stand on floors and only look down:
 //! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`), the kernel (`sys`), parts
 //! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
-//! `image`, `registry`), acts (`solve`, `runtime`, `gc`), the join (`build`) and the door (`cli`).
+//! `image`, `registry`), acts (`solve`, `share`, `runtime`, `gc`), the join (`build`) and the door (`cli`).
 
 pub mod build;
 pub mod cache;
@@ -23,6 +23,7 @@ pub mod reference;
 pub mod registry;
 pub mod runtime;
 pub mod sandbox;
+pub mod share;
 pub mod snapshot;
 pub mod solve;
 pub mod store;

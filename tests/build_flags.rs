@@ -158,7 +158,6 @@ fn what_is_not_available_is_refused_and_what_changes_nothing_is_taken() {
         (&["--push"][..], "not available yet"),
         (&["--cache-from", "type=inline"], "--cache-from"),
         (&["--cache-to", "type=registry,ref=x"], "--cache-to"),
-        (&["--pull"], "--pull"),
         (&["--pull=sometimes"], "sometimes"),
         (&["--provenance", "mode=max"], "attestations"),
         (&["--sbom=true"], "--sbom"),

@@ -1,23 +1,126 @@
-//! Base images for the planner: those of the store.
+//! Base images for the planner: those of the store, and of registries when the store has none.
+//!
+//! From a registry come config and manifest only. The image gets its name in the store, so that the next build need not
+//! ask again; its layers come when a step must run on them.
 
-use crate::image::Images;
+use crate::digest::Digest;
+use crate::image::{Image, Images, NoBase, RemoteDocument};
 use crate::plan::{BaseImage, BaseImageError, BaseImages};
 use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::registry::{Client, Settings};
+use crate::share;
+use std::cell::OnceCell;
 
-/// Finds bases among the images that are here.
-pub(super) struct StoredBases<'a> {
+/// Longest config that is accepted, in bytes.
+const CONFIG_LIMIT: u64 = 16 << 20;
+/// Indexes in indexes that are followed.
+const MAX_DEPTH: usize = 3;
+
+/// When registries are asked for base images (`--pull`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullPolicy {
+    /// Even when the store has an image of the name.
+    Always,
+    /// When it has none.
+    #[default]
+    Missing,
+    /// Not at all.
+    Never,
+}
+
+/// Finds bases.
+pub(super) struct Bases<'a> {
     images: &'a Images,
+    policy: PullPolicy,
+    client: OnceCell<Client>,
 }
 
-impl<'a> StoredBases<'a> {
-    /// Looks into the given images.
-    pub(super) fn new(images: &'a Images) -> Self {
-        Self { images }
+impl<'a> Bases<'a> {
+    /// Looks into the given images first, or last.
+    pub(super) fn new(images: &'a Images, policy: PullPolicy) -> Self {
+        Self { images, policy, client: OnceCell::new() }
+    }
+
+    fn client(&self) -> Result<&Client, String> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = Client::new(Settings::from_env().map_err(|e| e.to_string())?);
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn remote(&self, name: &Reference, platform: &Platform) -> Result<Image, String> {
+        fetch_documents(self.client()?, name, platform, self.images)
     }
 }
 
-impl BaseImages for StoredBases<'_> {
+impl BaseImages for Bases<'_> {
     fn resolve(&self, name: &str, platform: Option<&Platform>) -> Result<BaseImage, BaseImageError> {
-        self.images.resolve_base(name, platform)
+        let fail = |why: String| BaseImageError { name: name.to_owned(), why };
+        let base = |image: Image| BaseImage { image: image.id, config: image.config };
+        let wanted = platform.cloned().unwrap_or_else(Platform::host);
+        // an image ID is no name that a registry could know
+        let remote = name.parse::<Reference>().ok().filter(|_| name.parse::<Digest>().is_err());
+        let here = match (self.policy, &remote) {
+            (PullPolicy::Always, Some(_)) => Err(NoBase::Missing),
+            _ => self.images.find_base(name, platform),
+        };
+        match (here, remote) {
+            (Ok(image), _) => Ok(base(image)),
+            (Err(NoBase::Damaged(why)), _) => Err(fail(why)),
+            (Err(NoBase::Missing), Some(remote)) if self.policy != PullPolicy::Never => {
+                let pulled = self.remote(&remote, &wanted);
+                pulled.map(base).map_err(|why| fail(self.words(name, &why)))
+            }
+            // the image of that name that is here may be the user's own
+            (Err(NoBase::Platform(why)), Some(remote)) if self.policy != PullPolicy::Never => {
+                self.remote(&remote, &wanted).map(base).map_err(|_| fail(why))
+            }
+            (Err(NoBase::Platform(why)), _) => Err(fail(why)),
+            (Err(NoBase::Missing), _) => Err(fail(self.images.missing_base(name, None))),
+        }
     }
+}
+
+impl Bases<'_> {
+    fn words(&self, name: &str, why: &str) -> String {
+        match self.policy {
+            PullPolicy::Always => format!("its registry does not give it: {why}"),
+            _ => self.images.missing_base(name, Some(why)),
+        }
+    }
+}
+
+/// Gets the documents of an image of a registry for a platform, and keeps it in the store under its name.
+///
+/// # Errors
+/// The text of what went wrong, in one line.
+pub fn fetch_documents(
+    client: &Client,
+    name: &Reference,
+    platform: &Platform,
+    images: &Images,
+) -> Result<Image, String> {
+    let mut found = client.resolve(name).map_err(|e| e.to_string())?;
+    for _ in 0..MAX_DEPTH {
+        let kind = &found.descriptor.media_type;
+        match RemoteDocument::read(&found.bytes, kind, platform).map_err(|e| e.to_string())? {
+            RemoteDocument::Index(chosen) => {
+                found = client.manifest(name, &chosen).map_err(|e| e.to_string())?;
+            }
+            RemoteDocument::Image(manifest) => {
+                let config =
+                    client.blob_bytes(name, &manifest.config, CONFIG_LIMIT).map_err(|e| e.to_string())?;
+                let kept = match name.digest() {
+                    Some(digest) => name.with_digest(digest),
+                    None => name.clone(),
+                };
+                let documents = (&found.descriptor, &found.bytes[..]);
+                let place = share::place_of(name);
+                return images.adopt(documents, &config, &place, &kept).map_err(|e| e.to_string());
+            }
+        }
+    }
+    Err(format!("more than {MAX_DEPTH} indexes lead to each other"))
 }

@@ -9,6 +9,7 @@ mod request;
 mod shelf;
 mod stat_cache;
 
+pub use bases::{PullPolicy, fetch_documents};
 pub use error::BuildError;
 pub use gather::{GatherError, Gathered, Gatherer};
 pub use origin::{DockerfileOrigin, NamedOrigin, Origin, OriginError};
@@ -146,7 +147,7 @@ pub fn check(request: &BuildRequest, images: &Images) -> Result<Plan, BuildError
     let name = request.dockerfile.path.display().to_string();
     let wrong = |d| BuildError::dockerfile(&name, source, d);
     let file = dockerfile::parse(source).map_err(wrong)?;
-    let bases = bases::StoredBases::new(images);
+    let bases = bases::Bases::new(images, request.pull);
     let mut plan = plan::plan(source, &file, &request.plan, &bases).map_err(wrong)?;
     if let ContextSource::Dir(dir) = &request.context {
         let config = Config::of_file(&file).map_err(wrong)?;

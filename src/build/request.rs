@@ -1,5 +1,6 @@
 //! What is to be built, with every text of the command line already understood.
 
+use super::bases::PullPolicy;
 use crate::context::Dockerfile;
 use crate::digest::ImageId;
 use crate::plan::PlanOptions;
@@ -88,6 +89,8 @@ pub struct BuildRequest {
     pub jobs: usize,
     /// Whether to say why steps run.
     pub explain: bool,
+    /// When registries are asked for base images.
+    pub pull: PullPolicy,
 }
 
 /// What a build gave.

@@ -36,6 +36,7 @@ impl Ctx {
         let store = Store::open(&self.root)?;
         let mode = self.mode(&store)?;
         let snapshots = Snapshots::new_with_mode(store.clone(), mode);
+        snapshots.set_provider(std::sync::Arc::new(crate::share::Lasting::default()));
         let images = Images::new(store.clone(), snapshots.clone());
         Ok((store, snapshots, images))
     }

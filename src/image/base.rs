@@ -1,4 +1,4 @@
-//! What `FROM name` means as long as there is no registry: an image of the store, for the right platform.
+//! What `FROM name` means in the store: an image of that name, for the right platform.
 
 use super::{Image, ImageError, Images, near};
 use crate::plan::{BaseImage, BaseImageError};
@@ -11,26 +11,50 @@ impl Images {
     /// It is not in the store (the text says how to get it there), or it is for another platform.
     pub fn resolve_base(&self, name: &str, platform: Option<&Platform>) -> Result<BaseImage, BaseImageError> {
         let fail = |why: String| BaseImageError { name: name.to_owned(), why };
-        let image = match self.resolve(name) {
-            Ok(image) => image,
-            Err(ImageError::NotFound { .. }) => return Err(fail(self.missing(name))),
-            Err(e) => return Err(fail(e.to_string())),
-        };
-        if let Some(wanted) = platform {
-            check_platform(&image, wanted).map_err(fail)?;
+        match self.find_base(name, platform) {
+            Ok(image) => Ok(BaseImage { image: image.id, config: image.config }),
+            Err(NoBase::Missing) => Err(fail(self.missing_base(name, None))),
+            Err(NoBase::Platform(why) | NoBase::Damaged(why)) => Err(fail(why)),
         }
-        Ok(BaseImage { image: image.id, config: image.config })
     }
 
-    fn missing(&self, name: &str) -> String {
+    /// Finds a base image, or says in which way it is not there.
+    ///
+    /// # Errors
+    /// [`NoBase`].
+    pub fn find_base(&self, name: &str, platform: Option<&Platform>) -> Result<Image, NoBase> {
+        let image = match self.resolve(name) {
+            Ok(image) => image,
+            Err(ImageError::NotFound { .. }) => return Err(NoBase::Missing),
+            Err(e) => return Err(NoBase::Damaged(e.to_string())),
+        };
+        if let Some(wanted) = platform {
+            check_platform(&image, wanted).map_err(NoBase::Platform)?;
+        }
+        Ok(image)
+    }
+
+    /// Words that a base image is not in the store, and `why` its registry does not give it either.
+    pub fn missing_base(&self, name: &str, why: Option<&str>) -> String {
         let near = self.entries().ok().and_then(|entries| near(&entries, name));
         let near = near.map(|n| format!("; did you mean {n}?")).unwrap_or_default();
+        let why = why.map(|why| format!(", and its registry does not give it: {why}")).unwrap_or_default();
         format!(
-            "no such image in the store{near}\nbring it in with `rbuild load -i IMAGE.tar` (an archive of docker save, \
-             podman save or skopeo copy) or `rbuild import ROOTFS.tar {name}`; pulling from registries is not \
-             available yet"
+            "no such image in the store{why}{near}\nan image can be brought in with `rbuild load -i IMAGE.tar` (an \
+             archive of docker save, podman save or skopeo copy) or `rbuild import ROOTFS.tar {name}`, too"
         )
     }
+}
+
+/// Why the store has no base of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoBase {
+    /// No image has the name.
+    Missing,
+    /// One has it, for another platform.
+    Platform(String),
+    /// It cannot be read.
+    Damaged(String),
 }
 
 /// An image whose config leaves a field out fits every platform in that field.

@@ -107,8 +107,13 @@ impl Images {
         Ok(())
     }
 
-    /// Gives the bytes of a layer's regular files, unpacked; 0 when its snapshot is gone.
+    /// Gives the bytes of a layer's regular files, unpacked; 0 when its snapshot is gone. Of a layer that is elsewhere it
+    /// is the length of the tar or, if that is not known either, of the blob.
     pub(super) fn unpacked_size(&self, id: &ResultId) -> u64 {
+        if !self.snapshots.is_present(id) {
+            let info = self.snapshots.layer(id).unwrap_or_default();
+            return info.tar_size.or(info.blob.map(|blob| blob.size)).unwrap_or(0);
+        }
         self.snapshots.diff(id).map_or(0, |diff| diff.content_bytes())
     }
 }

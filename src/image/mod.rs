@@ -10,6 +10,7 @@
 //!
 //! This room knows the store, the snapshots and the form of layers. It does not know Dockerfiles or how a step runs.
 
+mod adopt;
 mod assemble;
 mod base;
 mod documents;
@@ -29,7 +30,9 @@ mod squash;
 mod time;
 mod validate;
 
+pub use adopt::RemoteDocument;
 pub use assemble::AssembleRequest;
+pub use base::NoBase;
 pub use documents::DocumentError;
 pub use error::ImageError;
 pub use export::{ExportFormat, ExportOptions, Target};
@@ -189,7 +192,9 @@ impl Images {
     fn find_name<'a>(&self, entries: &'a [Descriptor], text: &str) -> Option<&'a Descriptor> {
         let wanted: Reference = text.parse().ok()?;
         let fits = |entry: &&Descriptor| match (index::name_of(entry), wanted.digest()) {
-            (Some(name), Some(digest)) => name.name() == wanted.name() && entry.digest == *digest,
+            (Some(name), Some(digest)) => {
+                name.name() == wanted.name() && (entry.digest == *digest || name.digest() == Some(digest))
+            }
             (Some(name), None) => name == wanted,
             (None, _) => false,
         };

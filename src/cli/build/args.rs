@@ -41,6 +41,12 @@ pub(in crate::cli) struct BuildArgs {
     /// Annotation of the manifest, or with index: or manifest-descriptor: in front of that; may be repeated
     #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
     pub(super) annotation: Vec<String>,
+    /// When base images are asked for at their registry: always, missing or never
+    #[arg(
+        long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always",
+        default_value = "missing"
+    )]
+    pub(super) pull: String,
     /// Further build context: NAME=DIR, docker-image://REF, oci-layout://DIR[:TAG], the address of a git repository or
     /// archive
     #[arg(long, value_name = "NAME=VALUE")]
@@ -182,9 +188,6 @@ pub(super) struct Elsewhere {
     /// Times in layers are lowered to SOURCE_DATE_EPOCH whenever it is given
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) rewrite_timestamp: Option<String>,
-    /// Base images come from the store
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "always")]
-    pub(super) pull: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) push: Option<String>,
     #[arg(long, hide = true)]

@@ -120,6 +120,7 @@ fn request(
         secrets: settings.secrets.clone(),
         jobs: settings.jobs,
         explain: args.switches.explain,
+        pull: settings.pull,
     })
 }
 

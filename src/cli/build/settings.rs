@@ -1,6 +1,7 @@
 //! What the flags of `build` mean, as far as it can be told before anything is read or fetched.
 
 use super::args::{BuildArgs, Elsewhere};
+use crate::build::PullPolicy;
 use crate::cli::{CliError, values};
 use crate::dockerfile::mount::RawMount;
 use crate::image::OutputSpec;
@@ -27,6 +28,7 @@ pub(super) struct Settings {
     pub(super) secrets: Secrets,
     pub(super) annotations: Annotations,
     pub(super) jobs: usize,
+    pub(super) pull: PullPolicy,
 }
 
 /// `--annotation`, by the document that it goes into.
@@ -93,13 +95,26 @@ impl Settings {
             Some(0) => return Err(CliError::new("--jobs must be at least 1")),
             jobs => jobs.unwrap_or(JOBS),
         };
-        Ok(Self { names, plan, run, secrets, annotations: Annotations::read(&args.annotation)?, jobs })
+        let pull = pull(&args.pull)?;
+        Ok(Self { names, plan, run, secrets, pull, annotations: Annotations::read(&args.annotation)?, jobs })
     }
 
     /// Says whether a build argument of BuildKit's own is on.
     pub(super) fn is_on(&self, name: &str) -> bool {
         let value = self.plan.build_args.get(name).cloned().flatten().unwrap_or_default();
         ["1", "t", "true"].contains(&value.to_ascii_lowercase().as_str())
+    }
+}
+
+/// Reads `--pull`, with the words of other builders for the same.
+fn pull(text: &str) -> Result<PullPolicy, CliError> {
+    match text.to_ascii_lowercase().as_str() {
+        "always" | "true" | "1" | "newer" | "ifnewer" => Ok(PullPolicy::Always),
+        "missing" | "false" | "0" | "ifnotpresent" => Ok(PullPolicy::Missing),
+        "never" | "ifneeded" => Ok(PullPolicy::Never),
+        _ => {
+            Err(CliError::new(format!("--pull={text}: is no policy")).hint("write always, missing or never"))
+        }
     }
 }
 
@@ -115,16 +130,6 @@ fn refuse(flags: &Elsewhere) -> Result<(), CliError> {
         if let Some(value) = values.first() {
             let what = "leave it out; the cache of this machine's store is always used";
             return no(&format!("{flag} {value}"), "is not available yet", what);
-        }
-    }
-    match flags.pull.as_deref().map(str::to_ascii_lowercase).as_deref() {
-        None | Some("false" | "never" | "missing" | "ifnotpresent") => {}
-        Some("always" | "true" | "newer" | "ifnewer") => {
-            let what = "leave it out: base images come from the store (rbuild load, rbuild import)";
-            return no("--pull", "is not available yet: rbuild has no registry client", what);
-        }
-        Some(other) => {
-            return no(&format!("--pull={other}"), "is no policy", "write never or missing");
         }
     }
     let disabled = |text: &str| is_off(text) || text.split(',').any(|field| field == "disabled=true");

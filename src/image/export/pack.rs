@@ -54,6 +54,12 @@ impl Images {
         options: &ExportOptions,
     ) -> Result<Packed, ImageError> {
         let compression = options.compression.unwrap_or(Compression::Gzip(6));
+        for (image, _) in images {
+            let elsewhere = |s: &LayerSource| !s.has_blob && !self.snapshots.is_present(&s.result);
+            if self.layer_sources(image).iter().any(elsewhere) {
+                self.bring(image)?;
+            }
+        }
         let sources: Vec<Vec<LayerSource>> = images.iter().map(|(i, _)| self.layer_sources(i)).collect();
         let distinct: HashMap<_, &LayerSource> =
             sources.iter().flatten().map(|s| (s.descriptor.digest.clone(), s)).collect();

@@ -10,6 +10,7 @@ mod docker;
 mod oci;
 mod pick;
 
+pub(super) use oci::choose_image;
 pub use pick::LayoutPick;
 
 use super::assemble::oci_layer_type;
@@ -207,7 +208,7 @@ impl Images {
     ) -> Result<ResultId, ImageError> {
         let result = ResultId::chain(chain);
         let file = self.store.blobs().open(&blob.digest)?;
-        if !self.snapshots.has(&result) {
+        if !self.snapshots.is_present(&result) {
             let mut kept = blob.clone();
             kept.media_type = oci_layer_type(&blob.media_type).to_owned();
             return Ok(self.snapshots.apply_layer(parent, chain, diff_id, Some(kept), Box::new(file))?);

@@ -111,24 +111,33 @@ impl Walk<'_> {
 
     /// Takes the image for the wanted platform; one that stands alone is taken whatever it is for.
     fn choose(&mut self, index: &Index, depth: usize) -> Result<Option<Found>, ImageError> {
-        let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| !is_attestation(d)).collect();
         self.looked_at += index.manifests.len();
-        let fits = |d: &&&Descriptor| d.platform.as_ref().is_some_and(|p| self.wanted.runs(&normal(p)));
-        let chosen = images.iter().find(fits).or(if images.len() == 1 { images.first() } else { None });
-        if let Some(chosen) = chosen {
-            return self.manifest(chosen, depth + 1);
+        match choose_image(index, self.wanted)? {
+            Some(chosen) => self.manifest(&chosen, depth + 1),
+            None => Ok(None),
         }
-        if images.is_empty() {
-            return Ok(None);
-        }
-        let has: Vec<String> =
-            images.iter().filter_map(|d| d.platform.as_ref()).map(|p| p.to_string()).collect();
-        Err(ImageError::Archive(format!(
-            "it has no image for {}, only for {} (--platform says which)",
-            self.wanted,
-            if has.is_empty() { "unnamed platforms".to_owned() } else { has.join(", ") }
-        )))
     }
+}
+
+/// Chooses the image for a platform, the one of the same variant first; one that stands alone is taken whatever it is
+/// for. `None` when no image is listed at all.
+pub(in crate::image) fn choose_image(
+    index: &Index,
+    wanted: &Platform,
+) -> Result<Option<Descriptor>, ImageError> {
+    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| !is_attestation(d)).collect();
+    let platform = |d: &Descriptor| d.platform.as_ref().map(normal);
+    let same = images.iter().find(|d| platform(d).as_ref() == Some(wanted));
+    let fits = same.or_else(|| images.iter().find(|d| platform(d).is_some_and(|p| wanted.runs(&p))));
+    let chosen = fits.or(if images.len() == 1 { images.first() } else { None });
+    if chosen.is_some() || images.is_empty() {
+        return Ok(chosen.map(|d| Descriptor::clone(d)));
+    }
+    let has: Vec<String> = images.iter().filter_map(|d| d.platform.as_ref()).map(|p| p.to_string()).collect();
+    Err(ImageError::Archive(format!(
+        "it has no image for {wanted}, only for {} (--platform says which)",
+        if has.is_empty() { "unnamed platforms".to_owned() } else { has.join(", ") }
+    )))
 }
 
 fn normal(platform: &Platform) -> Platform {
