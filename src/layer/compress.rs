@@ -2,12 +2,20 @@
 //!
 //! Nothing here trusts what is compressed: windows are bounded, and whoever reads bounds the length.
 
+use super::gzip::Gzip;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use zstd::zstd_safe::CParameter;
 
 /// Largest zstd window that is accepted, as a power of two: 128 MiB, what `zstd --ultra` needs.
 const ZSTD_WINDOW_LOG: u32 = 27;
 /// Most memory an xz stream may ask for, in bytes.
 const XZ_MEMORY: u64 = 256 << 20;
+
+/// Bytes that a zstd worker takes at once. A part of the format: another length gives other bytes. zstd's own choice, 8 MiB for
+/// the usual level, would take 70 MiB of memory on two cores.
+const ZSTD_JOB: u32 = 2 << 20;
+/// Most zstd workers; more than the rest of the pipeline can feed.
+const ZSTD_WORKERS: usize = 8;
 
 /// How a layer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,21 +107,34 @@ pub struct Encoder<W: Write>(Kind<W>);
 
 enum Kind<W: Write> {
     None(W),
-    Gzip(flate2::write::GzEncoder<W>),
+    Gzip(Gzip<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
-/// Makes a compressor. The same bytes always give the same result: no name and no time are in the header.
+/// Makes a compressor that uses all cores. The same bytes always give the same result, on any number of cores and however they
+/// are written: no name and no time are in the header.
 pub fn encoder<W: Write>(out: W, how: Compression) -> io::Result<Encoder<W>> {
     Ok(Encoder(match how {
         Compression::None => Kind::None(out),
-        Compression::Gzip(level) => {
-            let level = flate2::Compression::new(level.min(9));
-            // 255: "unknown system", so that the header does not depend on where it is made
-            Kind::Gzip(flate2::GzBuilder::new().mtime(0).operating_system(255).write(out, level))
-        }
-        Compression::Zstd(level) => Kind::Zstd(zstd::stream::write::Encoder::new(out, level)?),
+        Compression::Gzip(level) => Kind::Gzip(Gzip::new(out, level)?),
+        Compression::Zstd(level) => Kind::Zstd(parallel_zstd(out, level, workers())?),
     }))
+}
+
+fn workers() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(ZSTD_WORKERS) as u32)
+}
+
+/// Makes a zstd compressor whose jobs have one length. Without workers of its own, even one, it would cut elsewhere.
+fn parallel_zstd<W: Write>(
+    out: W,
+    level: i32,
+    workers: u32,
+) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+    let mut zstd = zstd::stream::write::Encoder::new(out, level)?;
+    zstd.multithread(workers)?;
+    zstd.set_parameter(CParameter::JobSize(ZSTD_JOB))?;
+    Ok(zstd)
 }
 
 impl<W: Write> Encoder<W> {
@@ -142,5 +163,27 @@ impl<W: Write> Write for Encoder<W> {
             Kind::Gzip(gzip) => gzip.flush(),
             Kind::Zstd(zstd) => zstd.flush(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zstd_does_not_depend_on_workers_and_writes() {
+        let mut bytes = vec![0; 3 * ZSTD_JOB as usize + 12_345];
+        blake3::Hasher::new().update(b"zstd").finalize_xof().fill(&mut bytes);
+        bytes.iter_mut().for_each(|b| *b %= 23);
+        let zstd = |workers: u32, piece: usize| {
+            let mut out = parallel_zstd(Vec::new(), 3, workers).unwrap();
+            bytes.chunks(piece).for_each(|piece| out.write_all(piece).unwrap());
+            out.finish().unwrap()
+        };
+        let one = zstd(1, 128 << 10);
+        assert!(
+            [(2, 128 << 10), (5, 777_777), (3, bytes.len())].iter().all(|(n, piece)| zstd(*n, *piece) == one)
+        );
+        assert_eq!(zstd::stream::decode_all(&one[..]).unwrap(), bytes);
     }
 }

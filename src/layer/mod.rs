@@ -9,6 +9,7 @@
 //! `Header` does the field encoding for both directions here.
 
 pub mod compress;
+mod gzip;
 mod hash;
 mod read_ahead;
 mod scan;

@@ -9,11 +9,14 @@ use crate::layer::{Compression, encoder};
 use crate::oci::{Descriptor, media_type};
 use crate::reference::Reference;
 use crate::store::TempDir;
-use rayon::prelude::*;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// Layers that are packed at the same time; with the compressors' own bounds it keeps memory below 100 MB on most machines.
+const LAYERS_AT_ONCE: usize = 4;
 
 /// Images ready to be written.
 pub(super) struct Packed {
@@ -66,16 +69,11 @@ impl Images {
         let wanted = |s: &LayerSource| !s.has_blob || options.force_compression;
         let stage = distinct.values().any(|s| wanted(s));
         let temp = if stage { Some(self.store.temp_dir("export")?) } else { None };
-        let packed: HashMap<_, PackedLayer> = distinct
-            .into_par_iter()
-            .map(|(digest, source)| {
-                let layer = match &temp {
-                    Some(temp) if wanted(source) => self.pack_layer(source, compression, temp)?,
-                    _ => stored(source),
-                };
-                Ok((digest, layer))
-            })
-            .collect::<Result<_, ImageError>>()?;
+        let pack = |source: &LayerSource| match &temp {
+            Some(temp) if wanted(source) => self.pack_layer(source, compression, temp),
+            _ => Ok(stored(source)),
+        };
+        let packed = a_few_at_once(distinct.into_iter().collect(), pack)?;
         let images = images.iter().zip(sources).map(|((image, names), sources)| PackedImage {
             image: image.clone(),
             names: names.clone(),
@@ -132,6 +130,40 @@ impl Images {
             }
         }
     }
+}
+
+/// Packs layers beside each other: each takes all cores most of the time, but not while its first and last bytes go through.
+fn a_few_at_once<K: Send + Eq + std::hash::Hash>(
+    layers: Vec<(K, &LayerSource)>,
+    pack: impl Fn(&LayerSource) -> Result<PackedLayer, ImageError> + Sync,
+) -> Result<HashMap<K, PackedLayer>, ImageError> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(LAYERS_AT_ONCE));
+    let threads = threads.min(layers.len());
+    let waiting = Mutex::new(layers);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((key, source)) = next() {
+            match pack(source) {
+                Ok(layer) => done.push((key, layer)),
+                Err(e) => {
+                    // no other needs to be begun
+                    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                    return Err(e);
+                }
+            }
+        }
+        Ok(done)
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = work();
+        for other in others {
+            let more = other.join().map_err(|_| ImageError::Assemble("a packing thread failed".into()))?;
+            all = all.and_then(|mut all| more.map(|more| all.extend(more)).map(|()| all));
+        }
+        Ok(all?.into_iter().collect())
+    })
 }
 
 fn stored(source: &LayerSource) -> PackedLayer {
