@@ -1,11 +1,9 @@
 //! What a COPY of 20,000 files costs: the first time, when nothing changed, and next to find's walk of the same tree.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use rbuild::context::{BuildContext, CachedDir, IgnoreRules, StatCache};
+use rbuild::context::{BuildContext, IgnoreRules, StatCache};
 use rbuild::plan::{CopyOp, CopySource, From};
 use rbuild::solve::ops::copy::{Selection, Sources, select};
-use rbuild::tree::TreePath;
-use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -15,15 +13,15 @@ const DIRS: usize = 400;
 const FILES_EACH: usize = 50;
 
 #[derive(Clone, Default)]
-struct MapCache(Arc<Mutex<HashMap<TreePath, CachedDir>>>);
+struct MemoryCache(Arc<Mutex<Option<Vec<u8>>>>);
 
-impl StatCache for MapCache {
-    fn load(&self, dir: &TreePath) -> Option<CachedDir> {
-        self.0.lock().expect("no bench panics").get(dir).cloned()
+impl StatCache for MemoryCache {
+    fn load(&self) -> Option<Vec<u8>> {
+        self.0.lock().expect("no bench panics").clone()
     }
 
-    fn store(&self, dir: &TreePath, entries: CachedDir) {
-        self.0.lock().expect("no bench panics").insert(dir.clone(), entries);
+    fn store(&self, bytes: &[u8]) {
+        *self.0.lock().expect("no bench panics") = Some(bytes.to_vec());
     }
 }
 
@@ -57,7 +55,7 @@ fn copy_all() -> CopyOp {
     }
 }
 
-fn select_all(root: &Path, rules: &IgnoreRules, cache: MapCache) -> Selection {
+fn select_all(root: &Path, rules: &IgnoreRules, cache: MemoryCache) -> Selection {
     let context =
         BuildContext::dir(root, rules.clone(), Some(Box::new(cache))).expect("the directory is there");
     select(&Sources::paths(&context), &copy_all()).expect("nothing is missing")
@@ -81,9 +79,9 @@ fn context(c: &mut Criterion) {
     group.sample_size(20);
     group.bench_function("find -printf", |b| b.iter(|| find(dir.path())));
     group.bench_function("first time", |b| {
-        b.iter(|| select_all(dir.path(), &IgnoreRules::none(), MapCache::default()).key_id())
+        b.iter(|| select_all(dir.path(), &IgnoreRules::none(), MemoryCache::default()).key_id())
     });
-    let cache = MapCache::default();
+    let cache = MemoryCache::default();
     let first = select_all(dir.path(), &IgnoreRules::none(), cache.clone()).key_id();
     group.bench_function("nothing changed", |b| {
         b.iter(|| {

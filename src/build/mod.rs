@@ -62,12 +62,7 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     let store = tools.store.clone();
     let records = records(&store);
     let index = Arc::new(Index::new(store.root().join("index"), records.clone()));
-    let asked = asked(&plan);
-    if !asked.is_empty() {
-        // opening sled takes longer than the walk of a small context; so it starts now, beside the rest
-        index.open_beside();
-    }
-    let contexts = contexts(request, asked, &store, &index)?;
+    let contexts = contexts(request, asked(&plan), &store)?;
     let images = tools.images.clone();
     let sink = tools.sink.clone();
     let env = BuildEnv {
@@ -181,20 +176,19 @@ fn contexts(
     request: &BuildRequest,
     mut asked: Asked,
     store: &Store,
-    index: &Arc<Index>,
 ) -> Result<BTreeMap<String, Arc<BuildContext>>, BuildError> {
     let mut out = BTreeMap::new();
     let mut put = |name: &str, context: BuildContext| {
         let asked = asked.remove(name).unwrap_or_default();
         out.insert(name.to_owned(), Arc::new(context.asked_for(asked)));
     };
-    put("", open(&request.context, store, index, |dir| ignore_of(request, dir))?);
+    put("", open(&request.context, store, |dir| ignore_of(request, dir))?);
     for (name, source) in &request.named {
         let ignore = |dir: &Path| match source {
             ContextSource::Dir(_) => Ok(load_ignore(dir, None)?),
             _ => Ok(IgnoreRules::none()),
         };
-        put(name, open(source, store, index, ignore)?);
+        put(name, open(source, store, ignore)?);
     }
     Ok(out)
 }
@@ -215,7 +209,6 @@ fn ignore_of(request: &BuildRequest, dir: &Path) -> Result<IgnoreRules, BuildErr
 fn open(
     source: &ContextSource,
     store: &Store,
-    index: &Arc<Index>,
     ignore: impl FnOnce(&Path) -> Result<IgnoreRules, BuildError>,
 ) -> Result<BuildContext, BuildError> {
     Ok(match source {
@@ -230,7 +223,7 @@ fn open(
         }
         ContextSource::Dir(dir) => {
             let path = dir.canonicalize().map_err(|e| BuildError::read(dir, e))?;
-            let stats = stat_cache::IndexedStats::new(index.clone(), &path);
+            let stats = stat_cache::StoredStats::new(store.clone(), &path);
             BuildContext::dir(&path, ignore(dir)?, Some(Box::new(stats)))?
         }
     })

@@ -1,41 +1,34 @@
-//! What the index remembers of a context directory, in the form that the context room asks for.
+//! Where what is known of a context directory is kept: one file of the store for each.
 
-use crate::cache::Index;
-use crate::context::{CachedDir, StatCache};
-use crate::tree::TreePath;
+use crate::context::StatCache;
+use crate::store::Store;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-/// The stat cache of one context directory; what is stored reaches the index in one batch when it is dropped.
-pub(super) struct IndexedStats {
-    index: Arc<Index>,
-    context: String,
-    fresh: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
+/// No honest file is longer, in bytes: ten million files with long names.
+const LIMIT: u64 = 2 << 30;
+
+/// The stat cache of one context directory.
+pub(super) struct StoredStats {
+    store: Store,
+    name: String,
 }
 
-impl IndexedStats {
+impl StoredStats {
     /// Keeps the context apart from others by its absolute path.
-    pub(super) fn new(index: Arc<Index>, dir: &Path) -> Self {
-        Self { index, context: dir.to_string_lossy().into_owned(), fresh: Mutex::new(Vec::new()) }
+    pub(super) fn new(store: Store, dir: &Path) -> Self {
+        let name = blake3::derive_key("rbuild context stats v1", dir.as_os_str().as_bytes());
+        Self { store, name: format!("contexts/{}", crate::digest::hex(&name)) }
     }
 }
 
-impl StatCache for IndexedStats {
-    fn load(&self, dir: &TreePath) -> Option<CachedDir> {
-        postcard::from_bytes(&self.index.context_dir(&self.context, dir.as_bytes())?).ok()
+impl StatCache for StoredStats {
+    fn load(&self) -> Option<Vec<u8>> {
+        self.store.read(&self.name, LIMIT).ok().flatten()
     }
 
-    fn store(&self, dir: &TreePath, entries: CachedDir) {
-        if let Ok(bytes) = postcard::to_stdvec(&entries) {
-            let mut fresh = self.fresh.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            fresh.push((dir.as_bytes().to_vec(), bytes));
-        }
-    }
-}
-
-impl Drop for IndexedStats {
-    fn drop(&mut self) {
-        let fresh = self.fresh.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.index.remember_context(&self.context, std::mem::take(fresh));
+    fn store(&self, bytes: &[u8]) {
+        // it saves time next time, and nothing else depends on it
+        let _ = self.store.write_atomic(&self.name, bytes, false);
     }
 }

@@ -1,7 +1,7 @@
 //! The index: what can be asked quickly because sled keeps it sorted; the only file that names sled.
 //!
 //! sled lets one process in at a time, can be damaged by a hard kill and may panic on what it then reads
-//! (spacejam/sled issues 1289, 1517). So the index holds nothing that the records and the context do not say too, a session
+//! (spacejam/sled issues 1289, 1517). So the index holds nothing that the records do not say too, a session
 //! is short, every value carries its own checksum, a panic inside sled counts as damage, damage sets the old index
 //! aside and makes a new one from the records, and a lock that is not given soon means to do without. No error leaves here.
 
@@ -74,7 +74,6 @@ impl Session {
 
 const KEYS: &str = "keys";
 const NEAR: &str = "near";
-const CONTEXTS: &str = "contexts";
 const META: &str = "meta";
 const FILLED: &[u8] = b"filled";
 
@@ -169,24 +168,6 @@ impl Index {
     pub fn nearest(&self, place: &str) -> Option<CacheKey> {
         self.with(|s| s.get(NEAR, place.as_bytes()))?.try_into().ok().map(CacheKey)
     }
-
-    /// Reads what was remembered of one directory of a context.
-    pub fn context_dir(&self, context: &str, dir: &[u8]) -> Option<Vec<u8>> {
-        self.with(|s| s.get(CONTEXTS, &context_key(context, dir)))
-    }
-
-    /// Remembers directories of a context.
-    pub fn remember_context(&self, context: &str, dirs: Vec<(Vec<u8>, Vec<u8>)>) {
-        if !dirs.is_empty() {
-            self.with(|s| {
-                s.put_all(
-                    CONTEXTS,
-                    dirs.into_iter().map(|(dir, entries)| (context_key(context, &dir), entries)),
-                );
-                guarded(|| s.db.flush().ok())
-            });
-        }
-    }
 }
 
 impl Drop for Index {
@@ -201,10 +182,6 @@ impl Drop for Index {
             State::Opening(_) | State::Closed | State::Without => {}
         }
     }
-}
-
-fn context_key(context: &str, dir: &[u8]) -> Vec<u8> {
-    [context.as_bytes(), b"\0", dir].concat()
 }
 
 /// Opens the index or makes it anew; `None` when another process keeps it.
@@ -312,9 +289,6 @@ mod tests {
         index.close();
         assert_eq!(index.result(&CacheKey([1; 32])), Some((ResultId([101; 32]), 1)));
         assert_eq!(index.nearest("place"), Some(CacheKey([2; 32])));
-        index.remember_context("ctx", vec![(b"a".to_vec(), b"entries".to_vec())]);
-        assert_eq!(index.context_dir("ctx", b"a").as_deref(), Some(&b"entries"[..]));
-        assert_eq!(index.context_dir("other", b"a"), None);
     }
 
     #[test]

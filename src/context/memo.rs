@@ -1,74 +1,102 @@
-//! What one build knows of the context's files, directory by directory: from the stat cache and from its own looks.
+//! What one build knows of the context's files: what was kept from earlier builds, and what it has seen to differ.
+//!
+//! A file that is as it was kept costs no memory here but one bit. Only what is new or changed is noted, directory by directory,
+//! and written out together with what is still true of the rest.
 
-use super::{CachedDir, CachedStat, Stamp, StatCache};
+use super::kept::{Kept, Writer, Xattrs};
+use super::{Stamp, StatCache};
 use crate::digest::ContentId;
 use crate::tree::{Mtime, TreePath};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// What is known of one name.
-#[derive(Debug, Clone)]
+/// What is known of one name; its attributes are kept apart, since few files have any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) stamp: Stamp,
     pub(super) content: Option<ContentId>,
-    pub(super) xattrs: Xattrs,
     /// A later change would show in the stamp.
     pub(super) at_rest: bool,
 }
 
-/// What is known of one directory.
-#[derive(Debug, Default)]
-pub(super) struct Memo {
-    /// What the cache had, and whether it was asked.
-    old: Option<CachedDir>,
-    /// What this build has seen, sorted by name.
-    seen: Vec<(Vec<u8>, Known)>,
-    /// All names of the directory are in `seen`.
+/// The names of one directory that are new or changed, sorted, in as few pieces of memory as can be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fresh {
+    names: Vec<u8>,
+    entries: Vec<(Range<u32>, Known)>,
+    attrs: BTreeMap<Vec<u8>, Xattrs>,
+    /// Every name of the directory has been looked at.
     complete: bool,
+    /// Holds something that could be kept and is not.
     dirty: bool,
 }
 
-/// A directory while it is listed.
-pub(super) struct Listing {
-    memo: Memo,
-    now: Mtime,
-}
-
-/// All directories.
+/// All that is known in one build.
 pub(super) struct Memos {
     cache: Option<Box<dyn StatCache>>,
-    dirs: Mutex<HashMap<TreePath, Memo>>,
+    kept: OnceLock<Kept>,
+    /// One bit for each kept entry: it is still true.
+    true_still: OnceLock<Vec<AtomicU64>>,
+    dirs: Mutex<HashMap<TreePath, Arc<Fresh>>>,
+}
+
+/// A directory, or a part of one, while it is listed.
+pub(super) struct Listing<'m> {
+    memos: &'m Memos,
+    /// What an earlier look of this build has found.
+    before: Option<Arc<Fresh>>,
+    range: Range<usize>,
+    at: usize,
+    fresh: Fresh,
+    now: Mtime,
 }
 
 impl Memos {
     pub(super) fn new(cache: Option<Box<dyn StatCache>>) -> Self {
-        Self { cache, dirs: Mutex::default() }
+        Self { cache, kept: OnceLock::new(), true_still: OnceLock::new(), dirs: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<TreePath, Memo>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TreePath, Arc<Fresh>>> {
         self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts from what is known of a directory for a listing; [`Memos::finish`] puts the new knowledge in. Another
-    /// step that copies from the directory meanwhile keeps what it has seen.
-    pub(super) fn begin(&self, dir: &TreePath) -> Listing {
-        // a second look in one build: what the first one learnt is the better cache
-        let known = self.lock().get(dir).map(|m| (m.to_cache(m.old.as_ref()), m.dirty));
-        let memo = match known {
-            Some((old, dirty)) => Memo { old: Some(old), dirty, ..Memo::default() },
-            None => self.load(dir),
-        };
-        Listing { memo, now: super::dir::clock() }
+    fn kept(&self) -> &Kept {
+        self.kept.get_or_init(|| {
+            let bytes = self.cache.as_ref().and_then(|cache| cache.load());
+            bytes.map_or_else(Kept::default, Kept::new)
+        })
     }
 
-    pub(super) fn finish(&self, dir: &TreePath, listing: Listing) {
-        let mut memo = listing.memo;
-        memo.complete = true;
-        memo.dirty |= memo.old.as_ref().map_or(0, |o| o.entries.len()) != memo.seen.len();
-        self.lock().insert(dir.clone(), memo);
+    fn bits(&self) -> &[AtomicU64] {
+        let words = self.kept().len().div_ceil(64);
+        self.true_still.get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn is_true_still(&self, number: usize) -> bool {
+        self.bits()[number / 64].load(Ordering::Relaxed) & (1 << (number % 64)) != 0
+    }
+
+    /// Starts to list a directory, or a part of it that begins with `first`.
+    pub(super) fn begin(&self, dir: &TreePath, first: &[u8]) -> Listing<'_> {
+        let before = self.lock().get(dir).cloned();
+        let range = self.kept().dir(dir.as_bytes());
+        let at = self.kept().from(range.clone(), first);
+        Listing { memos: self, before, range, at, fresh: Fresh::default(), now: super::walk::clock() }
+    }
+
+    /// Puts what the parts of a whole directory have found in place of what was known of it.
+    pub(super) fn finish<'m>(&self, dir: &TreePath, parts: impl Iterator<Item = Listing<'m>>) {
+        let mut whole = Fresh { complete: true, ..Fresh::default() };
+        let mut dirs = self.lock();
+        whole.dirty = dirs.get(dir).is_some_and(|before| before.dirty);
+        for part in parts {
+            whole.dirty |= part.fresh.dirty;
+            whole.append(part.fresh);
+        }
+        dirs.insert(dir.clone(), Arc::new(whole));
     }
 
     /// Looks at one name, without the rest of its directory.
@@ -78,29 +106,24 @@ impl Memos {
         name: &[u8],
         stamp: Stamp,
         xattrs: impl FnOnce() -> io::Result<Xattrs>,
-    ) -> io::Result<Known> {
-        let missing = !self.lock().contains_key(dir);
-        let loaded = missing.then(|| self.load(dir));
-        let mut dirs = self.lock();
-        let memo = dirs.entry(dir.clone()).or_insert_with(|| loaded.unwrap_or_default());
-        let at = memo.seen.binary_search_by(|(n, _)| n[..].cmp(name));
-        if let Ok(at) = at
-            && memo.seen[at].1.stamp == stamp
-        {
-            return Ok(memo.seen[at].1.clone());
+    ) -> io::Result<(Option<ContentId>, Xattrs)> {
+        let mut listing = self.begin(dir, name);
+        let found = listing.learn(name, stamp, xattrs)?;
+        if let Some(known) = listing.fresh.get(name) {
+            let mut dirs = self.lock();
+            let memo = Arc::make_mut(dirs.entry(dir.clone()).or_default());
+            memo.put(name, known, found.1.clone());
         }
-        let known = memo.judge(name, stamp, super::dir::clock(), xattrs)?;
-        match at {
-            Ok(at) => memo.seen[at].1 = known.clone(),
-            Err(at) => memo.seen.insert(at, (name.to_vec(), known.clone())),
-        }
-        Ok(known)
+        Ok(found)
     }
 
+    /// Gives what is known of a name that this build has looked at.
     pub(super) fn get(&self, dir: &TreePath, name: &[u8]) -> Option<Known> {
-        let dirs = self.lock();
-        let seen = &dirs.get(dir)?.seen;
-        seen.binary_search_by(|(n, _)| n[..].cmp(name)).ok().map(|at| seen[at].1.clone())
+        if let Some(known) = self.lock().get(dir).and_then(|fresh| fresh.get(name)) {
+            return Some(known);
+        }
+        let number = self.kept().find(self.kept().dir(dir.as_bytes()), name)?;
+        self.is_true_still(number).then(|| self.kept().known(number))
     }
 
     pub(super) fn learn_content(
@@ -111,85 +134,195 @@ impl Memos {
         content: ContentId,
         at_rest: bool,
     ) {
+        let Some(known) = self.get(dir, name).filter(|known| known.stamp == *stamp) else { return };
+        let known = Known { content: Some(content), at_rest: known.at_rest && at_rest, ..known };
+        let attrs = || {
+            let number = self.kept().find(self.kept().dir(dir.as_bytes()), name)?;
+            self.kept().attrs(number)
+        };
         let mut dirs = self.lock();
-        let Some(memo) = dirs.get_mut(dir) else { return };
-        let Ok(at) = memo.seen.binary_search_by(|(n, _)| n[..].cmp(name)) else { return };
-        let known = &mut memo.seen[at].1;
-        if known.stamp == *stamp {
-            known.content = Some(content);
-            known.at_rest &= at_rest;
-            memo.dirty = true;
-        }
+        let memo = Arc::make_mut(dirs.entry(dir.clone()).or_default());
+        let attrs = match memo.get(name) {
+            Some(_) => memo.attrs.get(name).cloned(),
+            None => attrs(),
+        };
+        memo.put(name, known, attrs.unwrap_or_default());
     }
 
-    fn load(&self, dir: &TreePath) -> Memo {
-        Memo { old: self.cache.as_ref().and_then(|c| c.load(dir)), ..Memo::default() }
-    }
-
-    /// Hands the directories in which something is new to the cache.
+    /// Hands what is known to the cache, if there is something new.
     pub(super) fn store(&self) {
         let Some(cache) = &self.cache else { return };
-        for (dir, memo) in self.lock().iter_mut().filter(|(_, m)| m.dirty) {
-            cache.store(dir, memo.to_cache(if memo.complete { None } else { memo.old.as_ref() }));
-            memo.dirty = false;
+        let mut dirs = self.lock();
+        if !dirs.values().any(|fresh| fresh.dirty) {
+            return;
         }
+        cache.store(&self.written(&dirs));
+        for fresh in dirs.values_mut().filter(|fresh| fresh.dirty) {
+            Arc::make_mut(fresh).dirty = false;
+        }
+    }
+
+    /// Puts what was kept and is true, or has not been looked at, together with what is new.
+    fn written(&self, dirs: &HashMap<TreePath, Arc<Fresh>>) -> Vec<u8> {
+        let kept = self.kept();
+        let mut all: BTreeMap<&[u8], (Range<usize>, Option<&Fresh>)> = BTreeMap::new();
+        for number in 0..kept.dirs() {
+            all.insert(kept.dir_path(number), (kept.dir_entries(number), None));
+        }
+        for (path, fresh) in dirs {
+            all.entry(path.as_bytes()).or_insert((0..0, None)).1 = Some(fresh);
+        }
+        let mut writer = Writer::with_capacity(kept.len() + 64);
+        // a directory that is not in the one above it any more is gone, and with it what is below
+        let mut gone: HashSet<&[u8]> = HashSet::new();
+        for (path, (range, fresh)) in all {
+            if fresh.is_none()
+                && !path.is_empty()
+                && (gone.contains(parent(path)) || !self.is_listed(path, dirs))
+            {
+                gone.insert(path);
+                continue;
+            }
+            writer.dir(path);
+            let nothing = Fresh::default();
+            let fresh = fresh.unwrap_or(&nothing);
+            let still = |number: &usize| !fresh.complete || self.is_true_still(*number);
+            let mut old = range.filter(still).peekable();
+            for (at, (_, known)) in fresh.entries.iter().enumerate() {
+                let name = fresh.name(at);
+                while let Some(number) = old.next_if(|number| kept.name(*number) < name) {
+                    copy(kept, number, &mut writer);
+                }
+                old.next_if(|number| kept.name(*number) == name);
+                if known.at_rest {
+                    let attrs = fresh.attrs.get(name);
+                    writer.entry(name, known, attrs.unwrap_or(&Vec::new()));
+                }
+            }
+            for number in old {
+                copy(kept, number, &mut writer);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Says whether a directory that this build has not looked into may still be there.
+    fn is_listed(&self, path: &[u8], dirs: &HashMap<TreePath, Arc<Fresh>>) -> bool {
+        let above = parent(path);
+        let name = path[above.len()..].strip_prefix(b"/").unwrap_or(&path[above.len()..]);
+        let Some(listed) = dirs.get(&TreePath::clean(above)).filter(|fresh| fresh.complete) else {
+            return true;
+        };
+        let kept = self.kept().find(self.kept().dir(above), name);
+        listed.get(name).is_some() || kept.is_some_and(|number| self.is_true_still(number))
     }
 }
 
-impl Listing {
-    /// Notes one name of the directory; names come sorted.
+fn parent(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|b| *b == b'/').map_or(&b""[..], |at| &path[..at])
+}
+
+fn copy(kept: &Kept, number: usize, writer: &mut Writer) {
+    if let Some(attrs) = kept.attrs(number) {
+        writer.entry(kept.name(number), &kept.known(number), &attrs);
+    }
+}
+
+impl Listing<'_> {
+    /// Notes one name of the directory and gives what is known of its bytes, and its attributes. Names come sorted.
     pub(super) fn learn(
         &mut self,
         name: &[u8],
         stamp: Stamp,
         xattrs: impl FnOnce() -> io::Result<Xattrs>,
-    ) -> io::Result<&Known> {
-        let known = self.memo.judge(name, stamp, self.now, xattrs)?;
-        self.memo.seen.push((name.to_vec(), known));
-        Ok(self.memo.seen.last().map(|(_, known)| known).expect("just pushed"))
-    }
-}
-
-impl Memo {
-    /// Joins what stat says with what was remembered for just this state of the file.
-    fn judge(
-        &mut self,
-        name: &[u8],
-        stamp: Stamp,
-        now: Mtime,
-        xattrs: impl FnOnce() -> io::Result<Xattrs>,
-    ) -> io::Result<Known> {
-        let entries = self.old.as_ref().map_or(&[][..], |o| &o.entries);
-        let old = entries.binary_search_by(|e| e.name[..].cmp(name)).ok().map(|at| &entries[at]);
-        if let Some(old) = old.filter(|old| old.stamp == stamp) {
-            return Ok(Known { stamp, content: old.content, xattrs: old.xattrs.clone(), at_rest: true });
+    ) -> io::Result<(Option<ContentId>, Xattrs)> {
+        if let Some(before) = &self.before
+            && let Some(known) = before.get(name).filter(|known| known.stamp == stamp)
+        {
+            let attrs = before.attrs.get(name).cloned().unwrap_or_default();
+            self.fresh.push(name, known, attrs.clone());
+            return Ok((known.content, attrs));
         }
-        self.dirty = true;
-        Ok(Known { stamp, content: None, xattrs: xattrs()?, at_rest: stamp.at_rest(now) })
-    }
-
-    /// Gives what may be remembered: what was seen, on top of what was known of other names.
-    fn to_cache(&self, others: Option<&CachedDir>) -> CachedDir {
-        let seen =
-            self.seen.iter().filter(|(_, k)| k.at_rest).map(|(name, k)| k.clone().cached(name.clone()));
-        let Some(others) = others else { return CachedDir { entries: seen.collect() } };
-        let mut entries = others.entries.clone();
-        for stat in seen {
-            put(&mut entries, stat);
+        let kept = self.memos.kept();
+        while self.at < self.range.end && kept.name(self.at) < name {
+            self.at += 1;
         }
-        CachedDir { entries }
+        if self.at < self.range.end
+            && kept.name(self.at) == name
+            && kept.is_of(self.at, &stamp)
+            && let Some(attrs) = kept.attrs(self.at)
+        {
+            self.memos.bits()[self.at / 64].fetch_or(1 << (self.at % 64), Ordering::Relaxed);
+            return Ok((kept.content(self.at), attrs));
+        }
+        let known = Known { stamp, content: None, at_rest: stamp.at_rest(self.now) };
+        let attrs = xattrs()?;
+        self.fresh.dirty |= known.at_rest;
+        self.fresh.push(name, known, attrs.clone());
+        Ok((None, attrs))
     }
 }
 
-impl Known {
-    fn cached(self, name: Vec<u8>) -> CachedStat {
-        CachedStat { name, stamp: self.stamp, content: self.content, xattrs: self.xattrs }
+impl Fresh {
+    fn name(&self, at: usize) -> &[u8] {
+        let range = &self.entries[at].0;
+        &self.names[range.start as usize..range.end as usize]
     }
-}
 
-fn put(entries: &mut Vec<CachedStat>, stat: CachedStat) {
-    match entries.binary_search_by(|e| e.name.cmp(&stat.name)) {
-        Ok(at) => entries[at] = stat,
-        Err(at) => entries.insert(at, stat),
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        let at = self
+            .entries
+            .partition_point(|(range, _)| self.names[range.start as usize..range.end as usize] < *name);
+        if at < self.entries.len() && self.name(at) == name { Ok(at) } else { Err(at) }
+    }
+
+    fn get(&self, name: &[u8]) -> Option<Known> {
+        self.find(name).ok().map(|at| self.entries[at].1)
+    }
+
+    fn place(&mut self, name: &[u8]) -> Range<u32> {
+        // a directory with 4 GiB of names is none that could be listed
+        let at = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        let start = at(self.names.len());
+        self.names.extend_from_slice(name);
+        start..at(self.names.len())
+    }
+
+    /// Adds a name that comes after all others.
+    fn push(&mut self, name: &[u8], known: Known, attrs: Xattrs) {
+        let range = self.place(name);
+        self.entries.push((range, known));
+        if !attrs.is_empty() {
+            self.attrs.insert(name.to_vec(), attrs);
+        }
+    }
+
+    fn put(&mut self, name: &[u8], known: Known, attrs: Xattrs) {
+        match self.find(name) {
+            Ok(at) => self.entries[at].1 = known,
+            Err(at) => {
+                let range = self.place(name);
+                self.entries.insert(at, (range, known));
+            }
+        }
+        self.attrs.remove(name);
+        if !attrs.is_empty() {
+            self.attrs.insert(name.to_vec(), attrs);
+        }
+        self.dirty |= known.at_rest;
+    }
+
+    /// Adds the next part of the same directory.
+    fn append(&mut self, part: Fresh) {
+        if self.entries.is_empty() {
+            let (complete, dirty) = (self.complete, self.dirty);
+            *self = Fresh { complete, dirty, ..part };
+            return;
+        }
+        let base = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.extend_from_slice(&part.names);
+        let moved = |range: Range<u32>| range.start.saturating_add(base)..range.end.saturating_add(base);
+        self.entries.extend(part.entries.into_iter().map(|(range, known)| (moved(range), known)));
+        self.attrs.extend(part.attrs);
     }
 }

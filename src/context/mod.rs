@@ -7,18 +7,20 @@
 mod dir;
 pub mod glob;
 pub mod ignore;
+mod kept;
 mod lookup;
 mod memo;
 pub mod remote;
 mod stat;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use self::ignore::{IgnoreError, IgnoreRules};
 pub use dir::BuildContext;
 pub(crate) use dir::hash_file;
 pub use lookup::{Dockerfile, find_dockerfile, find_dockerfile_inside, load_ignore, read_text};
-pub use stat::{CachedDir, CachedStat, Stamp, StatCache};
+pub use stat::{Stamp, StatCache};
 
 use std::path::PathBuf;
 

@@ -4,12 +4,10 @@
 //! a file that changes within the clock tick of its last change keeps its times. So an entry is remembered only when
 //! the file was at rest: changed longer ago than the coarsest clock tick before we began to read it.
 
-use crate::digest::ContentId;
-use crate::tree::{Mtime, TreePath};
-use serde::{Deserialize, Serialize};
+use crate::tree::Mtime;
 
 /// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// Length in bytes.
     pub size: u64,
@@ -38,34 +36,14 @@ impl Stamp {
     }
 }
 
-/// What is remembered of one name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CachedStat {
-    /// One component.
-    pub name: Vec<u8>,
-    /// The state that the rest belongs to.
-    pub stamp: Stamp,
-    /// blake3 of the bytes; `None` when nobody asked for it, and for all but regular files.
-    pub content: Option<ContentId>,
-    /// Extended attributes that a build sees.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// What is remembered of a directory: its entries sorted by name. Names that are missing have to be read.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct CachedDir {
-    /// Sorted by name.
-    pub entries: Vec<CachedStat>,
-}
-
-/// Keeps directories between builds. It belongs to one context directory: the implementation puts the context's
-/// absolute path into its keys. Losing an entry costs time, never correctness.
+/// Keeps what is known of one context directory between builds, as bytes that this room makes. Losing them costs time,
+/// never correctness: they carry a checksum, and each entry names the state of its file.
 pub trait StatCache: Send + Sync {
-    /// Gives what was stored for a directory, `None` when nothing was or it cannot be read.
-    fn load(&self, dir: &TreePath) -> Option<CachedDir>;
+    /// Gives what was stored last; `None` when nothing was or it cannot be read.
+    fn load(&self) -> Option<Vec<u8>>;
 
-    /// Replaces what is stored for a directory; failures are the implementation's to swallow.
-    fn store(&self, dir: &TreePath, entries: CachedDir);
+    /// Replaces what is stored; failures are the implementation's to swallow.
+    fn store(&self, bytes: &[u8]);
 }
 
 #[cfg(test)]

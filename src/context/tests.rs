@@ -1,26 +1,36 @@
 //! What a context shows, what it reads and what it remembers.
 
 use super::*;
-use crate::tree::{SourceNode, SourceTree, TreePath};
-use std::collections::HashMap;
+use crate::tree::{SourceNode, SourceTree, TreePath, Walked};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-type Stored = Arc<Mutex<HashMap<TreePath, CachedDir>>>;
+type Stored = Arc<Mutex<Option<Vec<u8>>>>;
 
-struct MapCache(Stored);
+struct MemoryCache(Stored);
 
-impl StatCache for MapCache {
-    fn load(&self, dir: &TreePath) -> Option<CachedDir> {
-        self.0.lock().unwrap().get(dir).cloned()
+impl StatCache for MemoryCache {
+    fn load(&self) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().clone()
     }
 
-    fn store(&self, dir: &TreePath, entries: CachedDir) {
-        self.0.lock().unwrap().insert(dir.clone(), entries);
+    fn store(&self, bytes: &[u8]) {
+        *self.0.lock().unwrap() = Some(bytes.to_vec());
     }
+}
+
+/// Lists what is stored: path and first byte of the content id.
+fn stored(stored: &Stored) -> Vec<(String, Option<u8>)> {
+    let kept = kept::Kept::new(stored.lock().unwrap().clone().unwrap_or_default());
+    let dirs = (0..kept.dirs()).flat_map(|dir| kept.dir_entries(dir).map(move |entry| (dir, entry)));
+    let path = |(dir, entry)| {
+        let path = TreePath::clean(&[kept.dir_path(dir), b"/", kept.name(entry)].concat());
+        (path.to_string(), kept.content(entry).map(|id| id.0[0]))
+    };
+    dirs.map(path).collect()
 }
 
 fn p(path: &str) -> TreePath {
@@ -40,8 +50,8 @@ fn context(dir: &Path, ignore: &str) -> BuildContext {
     BuildContext::dir(dir, rules, None).unwrap()
 }
 
-fn names(found: &[(TreePath, crate::tree::SourceEntry)]) -> Vec<String> {
-    found.iter().map(|(p, _)| String::from_utf8_lossy(p.as_bytes()).into_owned()).collect()
+fn names(found: &[Walked]) -> Vec<String> {
+    found.iter().map(|w| String::from_utf8_lossy(w.path.as_bytes()).into_owned()).collect()
 }
 
 fn walk(context: &BuildContext) -> Vec<String> {
@@ -79,13 +89,17 @@ fn walk_list_and_stat_agree() {
                 if entry.node == SourceNode::Dir {
                     ahead.push(path.clone());
                 }
-                listed.push((path, entry));
+                listed.push(Walked { path, entry, content: None });
             }
         }
-        listed.sort_by(|a, b| a.0.cmp(&b.0));
+        listed.sort_by(|a, b| a.path.cmp(&b.path));
         assert_eq!(walked, listed, "{rules:?}");
-        for (path, _) in self::context(dir.path(), "").walk(&TreePath::root(), &|_| true).unwrap() {
-            assert_eq!(context.stat(&path).unwrap().is_some(), walked.iter().any(|w| w.0 == path), "{path}");
+        for Walked { path, .. } in self::context(dir.path(), "").walk(&TreePath::root(), &|_| true).unwrap() {
+            assert_eq!(
+                context.stat(&path).unwrap().is_some(),
+                walked.iter().any(|w| w.path == path),
+                "{path}"
+            );
         }
     }
 }
@@ -133,38 +147,90 @@ fn what_was_remembered_is_not_read_again_until_it_changes() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path(), &["d/f", "d/g", "e/h"]);
     std::thread::sleep(Duration::from_millis(60));
-    let stored = Stored::default();
+    let kept = Stored::default();
     let open = || {
-        BuildContext::dir(dir.path(), IgnoreRules::none(), Some(Box::new(MapCache(stored.clone())))).unwrap()
+        let cache = Some(Box::new(MemoryCache(kept.clone())) as Box<dyn StatCache>);
+        BuildContext::dir(dir.path(), IgnoreRules::none(), cache).unwrap()
     };
     let content = |context: &BuildContext, path: &str| {
         let entry = context.stat(&p(path)).unwrap().unwrap();
         context.content(&p(path), &entry).unwrap()
     };
     let first = content(&open(), "d/f");
-    assert_eq!(first, blake3::hash(b"d/f").into());
+    let id = blake3::hash(b"d/f");
+    assert_eq!(first, id.into());
     // lazy: one file asked for, one file remembered
-    assert_eq!(stored.lock().unwrap().keys().map(ToString::to_string).collect::<Vec<_>>(), ["/d"]);
-    assert_eq!(stored.lock().unwrap()[&p("d")].entries.len(), 1);
+    assert_eq!(stored(&kept), [("/d/f".to_owned(), Some(first.0[0]))]);
 
     // a marked entry shows that the memory is used, and that a change of the file ends it
     let mark = [7; 32];
-    stored.lock().unwrap().get_mut(&p("d")).unwrap().entries[0].content =
-        Some(blake3::Hash::from_bytes(mark).into());
+    let marked = |bytes: &[u8]| {
+        let at = bytes.windows(32).position(|part| part == first.0).unwrap();
+        let mut bytes = bytes.to_vec();
+        bytes[at..at + 32].copy_from_slice(&mark);
+        let sum = blake3::hash(&bytes[40..]);
+        bytes[8..40].copy_from_slice(sum.as_bytes());
+        bytes
+    };
+    let bytes = marked(kept.lock().unwrap().as_ref().unwrap());
+    *kept.lock().unwrap() = Some(bytes);
     assert_eq!(content(&open(), "d/f").0, mark);
     let walked = open();
-    walked.walk(&TreePath::root(), &|_| true).unwrap();
+    let found = walked.walk(&TreePath::root(), &|_| true).unwrap();
+    assert_eq!(found.iter().find(|w| w.path == p("d/f")).unwrap().content.unwrap().0, mark);
     assert_eq!(content(&walked, "d/f").0, mark);
     drop(walked);
-    assert_eq!(stored.lock().unwrap()[&p("d")].entries.len(), 2);
+    let all = [("/d", None), ("/e", None), ("/d/f", Some(7)), ("/d/g", None), ("/e/h", None)];
+    assert_eq!(stored(&kept), all.map(|(path, id)| (path.to_owned(), id)));
     fs::write(dir.path().join("d/f"), "xyz").unwrap();
     assert_eq!(content(&open(), "d/f"), blake3::hash(b"xyz").into());
-
     // too young to be trusted: read each time, not remembered
-    let fresh = stored.lock().unwrap()[&p("d")].entries.iter().find(|e| e.name == b"f").cloned();
     assert!(
-        fresh.is_none_or(|e| e.content.is_none() || e.content.unwrap().0 == mark),
+        stored(&kept).iter().all(|(path, id)| path != "/d/f" || *id == Some(7)),
         "a racy file was remembered"
+    );
+
+    // what is gone is forgotten, with all below it
+    fs::remove_dir_all(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("e/i"), "i").unwrap();
+    std::thread::sleep(Duration::from_millis(60));
+    open().walk(&TreePath::root(), &|_| true).unwrap();
+    assert_eq!(stored(&kept), ["/e", "/e/h", "/e/i"].map(|path| (path.to_owned(), None)));
+}
+
+#[test]
+fn a_large_directory_is_listed_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..1300).map(|n| format!("big/f{n:04}")).collect();
+    put(dir.path(), &names.iter().map(String::as_str).collect::<Vec<_>>());
+    std::thread::sleep(Duration::from_millis(60));
+    let kept = Stored::default();
+    let open = || {
+        let cache = Some(Box::new(MemoryCache(kept.clone())) as Box<dyn StatCache>);
+        BuildContext::dir(dir.path(), IgnoreRules::none(), cache).unwrap()
+    };
+    let name = |context: &BuildContext| {
+        let walked = context.walk(&TreePath::root(), &|_| true).unwrap();
+        assert_eq!(
+            walked.iter().skip(1).map(|w| w.path.clone()).collect::<Vec<_>>(),
+            names.iter().map(|n| p(n)).collect::<Vec<_>>()
+        );
+        for w in walked.iter().skip(1) {
+            context.content(&w.path, &w.entry).unwrap();
+        }
+    };
+    name(&open());
+    let first = stored(&kept);
+    assert!(first.len() == 1301 && first.iter().skip(1).all(|(_, id)| id.is_some()));
+    fs::remove_file(dir.path().join("big/f0600")).unwrap();
+    fs::write(dir.path().join("big/f0001"), "changed").unwrap();
+    std::thread::sleep(Duration::from_millis(60));
+    open().walk(&TreePath::root(), &|_| true).unwrap();
+    let then = stored(&kept);
+    assert_eq!(then.len(), 1300);
+    assert_eq!(
+        then.iter().filter(|(_, id)| id.is_none()).map(|(path, _)| path.as_str()).collect::<Vec<_>>(),
+        ["/big", "/big/f0001"]
     );
 }
 

@@ -70,6 +70,21 @@ impl Collector {
         }
         Ok(freed)
     }
+
+    /// Removes what is known of the files of contexts, or what was written before `until`: the next build reads the files
+    /// of such a context again. Gives the bytes of disk that this frees.
+    pub(super) fn remove_context_stats(&self, until: Option<i64>) -> Result<u64, GcError> {
+        let top = self.store.root().join("contexts");
+        let mut freed = 0u64;
+        for name in names(&top)? {
+            let path = top.join(name);
+            let Ok(meta) = path.symlink_metadata() else { continue };
+            if until.is_none_or(|until| meta.mtime() < until) && std::fs::remove_file(&path).is_ok() {
+                freed = freed.saturating_add(meta.blocks() * 512);
+            }
+        }
+        Ok(freed)
+    }
 }
 
 /// Lists a directory of the store that may not be there; names that rbuild did not make are left out.

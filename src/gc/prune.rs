@@ -64,6 +64,7 @@ impl Collector {
         pruned.add(self.images.prune_blobs()?);
         if request.keep_bytes.is_none() {
             pruned.add(self.remove_logs(request.older_than)?);
+            pruned.add(self.remove_context_stats(request.older_than)?);
         }
         self.remove_damaged_indexes()?;
         Ok(pruned)

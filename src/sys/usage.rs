@@ -3,11 +3,11 @@
 use super::fsutil;
 use rustix::fs::{FileType, OFlags, Stat};
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Gives the bytes that an inode has allocated.
 pub fn allocated(stat: &Stat) -> u64 {
@@ -16,31 +16,38 @@ pub fn allocated(stat: &Stat) -> u64 {
 
 /// Looks at everything in the tree at `path`, itself first, in no further order. What vanishes meanwhile or cannot be
 /// opened is passed over; a tree that is not there is empty.
-pub fn walk(path: &Path, each: &mut dyn FnMut(&Stat)) -> io::Result<()> {
+///
+/// Crate `ignore` finds the directories, several at the same time and with its filters off; what is in them is listed and
+/// looked at through descriptors below the root's, so that no link leads elsewhere.
+pub fn walk(path: &Path, each: &mut (dyn FnMut(&Stat) + Send)) -> io::Result<()> {
     let root = match fsutil::open_dir(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
     each(&rustix::fs::fstat(&root)?);
-    // paths instead of descriptors, so that a deep tree needs no more than two of these
-    let mut rest = vec![OsString::new()];
-    while let Some(here) = rest.pop() {
-        let name = if here.is_empty() { OsStr::new(".") } else { here.as_os_str() };
-        let Ok(dir) = fsutil::open_beneath(root.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY) else {
-            continue;
-        };
-        let Ok(names) = fsutil::names(dir.as_fd()) else { continue };
-        for name in names {
-            let Ok(Some(stat)) = fsutil::stat_at(dir.as_fd(), &name) else { continue };
-            each(&stat);
-            if fsutil::file_type(&stat) == FileType::Directory {
-                let joined = [here.as_bytes(), name.as_bytes()];
-                let path = if here.is_empty() { name.as_bytes().to_vec() } else { joined.join(&b'/') };
-                rest.push(OsStr::from_bytes(&path).to_owned());
+    let each = Mutex::new(each);
+    let mut walker = ignore::WalkBuilder::new(path);
+    walker.standard_filters(false).hidden(false).follow_links(false);
+    walker.filter_entry(|entry| entry.file_type().is_some_and(|kind| kind.is_dir()));
+    walker.build_parallel().run(|| {
+        Box::new(|item| {
+            let here = item.ok().and_then(|item| Some(item.path().strip_prefix(path).ok()?.to_owned()));
+            if let Some(stats) = here.and_then(|here| inside(&root, here.as_os_str()).ok()) {
+                let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
+                stats.iter().for_each(&mut **each);
             }
-        }
-    }
+            ignore::WalkState::Continue
+        })
+    });
     Ok(())
+}
+
+/// Looks at what is in one directory.
+fn inside(root: &OwnedFd, here: &OsStr) -> io::Result<Vec<Stat>> {
+    let name = if here.is_empty() { OsStr::new(".") } else { here };
+    let dir = fsutil::open_beneath(root.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let names = fsutil::names(dir.as_fd())?;
+    Ok(names.iter().filter_map(|name| fsutil::stat_at(dir.as_fd(), name).ok().flatten()).collect())
 }
 
 /// Gives the bytes that a tree takes; a file with several names in it counts once.

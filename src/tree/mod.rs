@@ -8,7 +8,7 @@ mod codec;
 mod source;
 
 pub use codec::DecodeError;
-pub use source::{EmptyTree, Enter, SourceEntry, SourceNode, SourceTree};
+pub use source::{EmptyTree, Enter, SourceEntry, SourceNode, SourceTree, Walked};
 
 use crate::digest::ContentId;
 use serde::{Deserialize, Serialize};

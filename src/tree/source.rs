@@ -52,6 +52,17 @@ pub struct SourceEntry {
     pub links: Option<(u64, u64)>,
 }
 
+/// One path that a walk has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Walked {
+    /// Where, from the root of the tree.
+    pub path: TreePath,
+    /// What.
+    pub entry: SourceEntry,
+    /// Names the bytes of a regular file, if that was known without asking [`SourceTree::content`].
+    pub content: Option<ContentId>,
+}
+
 /// Decides whether a walk goes into a directory.
 pub type Enter<'a> = dyn Fn(&TreePath) -> bool + Sync + 'a;
 
@@ -71,14 +82,14 @@ pub trait SourceTree: Send + Sync {
 
     /// Lists everything below a directory in path order, without the directory itself; directories for which `enter`
     /// says no are listed but not entered. A tree that can walk faster than one directory at a time overrides this.
-    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<(TreePath, SourceEntry)>> {
+    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
         let children = self.list(dir)?;
         let below: Vec<Vec<_>> = children
             .into_par_iter()
             .map(|(name, entry)| {
                 let path = dir.child(&name);
                 let go = matches!(entry.node, SourceNode::Dir) && enter(&path);
-                let mut out = vec![(path.clone(), entry)];
+                let mut out = vec![Walked { path: path.clone(), entry, content: None }];
                 if go {
                     out.extend(self.walk(&path, enter)?);
                 }
@@ -129,7 +140,7 @@ impl<T: SourceTree + ?Sized> SourceTree for std::sync::Arc<T> {
         (**self).open(path)
     }
 
-    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<(TreePath, SourceEntry)>> {
+    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
         (**self).walk(dir, enter)
     }
 

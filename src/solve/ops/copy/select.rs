@@ -7,7 +7,7 @@ use crate::context::IgnoreRules;
 use crate::context::glob::has_wildcard;
 use crate::digest::ContentId;
 use crate::plan::{CopyOp, CopySource};
-use crate::tree::{Meta, SourceEntry, SourceNode, SourceTree, TreePath};
+use crate::tree::{Meta, SourceEntry, SourceNode, SourceTree, TreePath, Walked};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -182,25 +182,63 @@ fn list(
         let path = below(path);
         !(exclude.can_prune(&path) || !included(&path) && !include.could_match_below(path.as_bytes()))
     };
-    let walked = tree.walk(root, &enter).map_err(CopyError::source(root))?;
-    let mut members: Vec<Member> = Vec::with_capacity(walked.len());
+    let mut walked = tree.walk(root, &enter).map_err(CopyError::source(root))?;
+    if !include.is_empty() || !exclude.is_empty() {
+        let on_the_way = pruned(&mut walked, &|path| {
+            let path = below(path);
+            included(&path) && !exclude.excludes(&path)
+        });
+        return members(tree, root, walked, |at| on_the_way[at]);
+    }
+    members(tree, root, walked, |_| false)
+}
+
+/// Keeps what is wanted, and directories for what is wanted below them; says which ones these are.
+fn pruned(walked: &mut Vec<Walked>, wanted: &dyn Fn(&TreePath) -> bool) -> Vec<bool> {
     // backwards, since a directory stays for what is below it
-    for (path, entry) in walked.into_iter().rev() {
-        let path = below(&path);
-        let wanted = included(&path) && !exclude.excludes(&path);
+    let mut kept: Vec<Option<bool>> = vec![None; walked.len()];
+    let mut last: Option<usize> = None;
+    for (at, Walked { path, entry, .. }) in walked.iter().enumerate().rev() {
+        let wanted = wanted(path);
         let on_the_way = !wanted
             && entry.node == SourceNode::Dir
-            && members.last().is_some_and(|m| m.path.strip_prefix(&path).is_some());
+            && last.is_some_and(|last| walked[last].path.strip_prefix(path).is_some());
         if wanted || on_the_way {
-            members.push(Member { path, entry, content: None, on_the_way });
+            kept[at] = Some(on_the_way);
+            last = Some(at);
         }
     }
-    members.reverse();
-    members.par_iter_mut().with_min_len(32).try_for_each(|member| {
-        member.content = content(tree, &root.join(&member.path), &member.entry)?;
+    let mut each = kept.iter();
+    walked.retain(|_| each.next().is_some_and(Option::is_some));
+    kept.into_iter().flatten().collect()
+}
+
+/// Names the bytes of what a walk has found.
+fn members(
+    tree: &dyn SourceTree,
+    root: &TreePath,
+    walked: Vec<Walked>,
+    on_the_way: impl Fn(usize) -> bool,
+) -> Result<Vec<Member>, CopyError> {
+    let member =
+        |(at, Walked { path, entry, content })| Member { path, entry, content, on_the_way: on_the_way(at) };
+    let mut members: Vec<Member> = walked.into_iter().enumerate().map(member).collect();
+    let unnamed = members.iter_mut().filter(|m| m.content.is_none() && has_bytes(&m.entry));
+    let unnamed: Vec<&mut Member> = unnamed.collect();
+    unnamed.into_par_iter().with_min_len(32).try_for_each(|member| {
+        member.content = content(tree, &member.path, &member.entry)?;
         Ok::<_, CopyError>(())
     })?;
+    if !root.is_root() {
+        for member in &mut members {
+            member.path = member.path.strip_prefix(root).unwrap_or_default();
+        }
+    }
     Ok(members)
+}
+
+fn has_bytes(entry: &SourceEntry) -> bool {
+    matches!(entry.node, SourceNode::File { .. } | SourceNode::Socket)
 }
 
 fn content(
