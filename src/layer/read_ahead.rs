@@ -6,12 +6,15 @@ use crate::tree::Diff;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Bytes that travel together between threads.
 const BLOCK: usize = 256 << 10;
 /// Blocks that may wait.
 const WAITING: usize = 8;
+/// Some bytes of the tar, for who unpacks them and who sums them up.
+type Block = Arc<Vec<u8>>;
 /// Most bytes after the tar's end marker; writers pad to a record of some KiB.
 const MAX_TRAILER: u64 = 16 << 20;
 
@@ -38,21 +41,22 @@ pub fn unpack_blob(
     opts: &UnpackOptions<'_>,
 ) -> Result<Unpacked, LayerError> {
     let (blocks, arriving) = sync_channel(WAITING);
+    let (copies, to_sum) = sync_channel(WAITING);
     std::thread::scope(|scope| {
-        let producer = scope.spawn(move || produce(blob, &blocks));
-        let mut stream = Stream { arriving, block: Vec::new(), at: 0 };
+        let summer = scope.spawn(move || sum(&to_sum));
+        let producer = scope.spawn(move || produce(blob, &blocks, &copies));
+        let mut stream = Stream { arriving, block: Arc::default(), at: 0 };
         let result = unpack(&mut stream, into, opts).and_then(|diff| drain(&mut stream).map(|()| diff));
-        // after an error the producer finds nobody to send to, and ends
+        // after an error the producer finds nobody to send to, and ends, and the summer with it
         drop(stream);
-        let (diff_id, tar_size) = producer.join().map_err(|_| gone())?;
+        producer.join().map_err(|_| gone())?;
+        let (diff_id, tar_size) = summer.join().map_err(|_| gone())?;
         Ok(Unpacked { diff: result?, diff_id, tar_size })
     })
 }
 
-/// Decompresses and sums; errors go the same way as the bytes.
-fn produce(blob: Box<dyn Read + Send>, blocks: &SyncSender<io::Result<Vec<u8>>>) -> (DiffId, u64) {
-    let mut sum = Sha256::new();
-    let mut size = 0;
+/// Decompresses, which is the longest of the parallel works; errors go the same way as the bytes.
+fn produce(blob: Box<dyn Read + Send>, blocks: &SyncSender<io::Result<Block>>, copies: &SyncSender<Block>) {
     let work = || -> io::Result<()> {
         let mut reader = decoder(blob)?;
         loop {
@@ -61,9 +65,8 @@ fn produce(blob: Box<dyn Read + Send>, blocks: &SyncSender<io::Result<Vec<u8>>>)
             if block.is_empty() {
                 return Ok(());
             }
-            sum.update(&block);
-            size += block.len() as u64;
-            if blocks.send(Ok(block)).is_err() {
+            let block = Arc::new(block);
+            if copies.send(block.clone()).is_err() || blocks.send(Ok(block)).is_err() {
                 return Ok(());
             }
         }
@@ -71,13 +74,22 @@ fn produce(blob: Box<dyn Read + Send>, blocks: &SyncSender<io::Result<Vec<u8>>>)
     if let Err(e) = work() {
         let _ = blocks.send(Err(e));
     }
+}
+
+fn sum(blocks: &Receiver<Block>) -> (DiffId, u64) {
+    let mut sum = Sha256::new();
+    let mut size = 0;
+    for block in blocks {
+        sum.update(&block[..]);
+        size += block.len() as u64;
+    }
     (DiffId(Digest::from_sha256(sum.finalize().into())), size)
 }
 
 /// The receiving end as a reader.
 struct Stream {
-    arriving: Receiver<io::Result<Vec<u8>>>,
-    block: Vec<u8>,
+    arriving: Receiver<io::Result<Block>>,
+    block: Block,
     at: usize,
 }
 
