@@ -43,25 +43,30 @@ pub(super) struct Bridge {
 impl Bridge {
     /// Finds the bridge, or makes it (under a lock in `env`'s state directory, so that two processes agree).
     pub(super) fn ensure(route: &mut Netlink, env: &NetEnv) -> Result<Self, NetworkError> {
-        let inspect = |route: &mut Netlink| {
-            Self::find(route).map_err(NetworkError::setup(format!("inspect the bridge {BRIDGE}")))
-        };
-        if let Found::Ready(bridge) = inspect(route)? {
+        if let Found::Ready(bridge) = Self::inspect(route)? {
             return Ok(bridge);
         }
-        let _lock =
-            lock(env).map_err(NetworkError::setup(format!("lock the setup of the bridge {BRIDGE}")))?;
-        let missing = match inspect(route)? {
+        let _lock = lock(env)?;
+        Self::ensure_locked(route)
+    }
+
+    /// The same for a caller that holds the lock.
+    pub(super) fn ensure_locked(route: &mut Netlink) -> Result<Self, NetworkError> {
+        let missing = match Self::inspect(route)? {
             Found::Ready(bridge) => return Ok(bridge),
             missing => missing,
         };
         Self::make(route, missing)?;
-        match inspect(route)? {
+        match Self::inspect(route)? {
             Found::Ready(bridge) => Ok(bridge),
             _ => Err(NetworkError::setup(format!("set up the bridge {BRIDGE}"))(
                 io::ErrorKind::NotFound.into(),
             )),
         }
+    }
+
+    fn inspect(route: &mut Netlink) -> Result<Found, NetworkError> {
+        Self::find(route).map_err(NetworkError::setup(format!("inspect the bridge {BRIDGE}")))
     }
 
     fn find(route: &mut Netlink) -> io::Result<Found> {
@@ -104,7 +109,7 @@ impl Bridge {
 
     /// Connects a namespace: takes a free place, makes the interface pair, configures the inner end.
     pub(super) fn attach(&self, route: &mut Netlink, netns: &mut Netns) -> Result<Port, NetworkError> {
-        let port = self.take_place(route, netns)?;
+        let port = self.take_place(route, netns, INSIDE, None)?;
         let failed = || NetworkError::setup(format!("configure {INSIDE} in the network namespace"));
         let link = rt::link(&mut netns.route, INSIDE).map_err(failed())?;
         let index = link.ok_or(io::ErrorKind::NotFound.into()).map_err(failed())?.index;
@@ -119,7 +124,14 @@ impl Bridge {
         Ok(port)
     }
 
-    fn take_place(&self, route: &mut Netlink, netns: &Netns) -> Result<Port, NetworkError> {
+    /// Takes a free place and makes the interface pair; `inside` is still down and without an address.
+    pub(super) fn take_place(
+        &self,
+        route: &mut Netlink,
+        netns: &Netns,
+        inside: &str,
+        own_mac: Option<[u8; 6]>,
+    ) -> Result<Port, NetworkError> {
         use std::os::fd::AsFd;
         let failed = || NetworkError::setup(format!("add a port to the bridge {BRIDGE}"));
         let links = rt::links(route).map_err(failed())?;
@@ -130,9 +142,10 @@ impl Bridge {
         let free = (0..limit).filter(|n| taken.binary_search(n).is_err());
         for place in free.filter(|n| self.subnet.place(*n) != self.gateway) {
             let (name, address) = (format!("{PORT}{place}"), self.subnet.place(place));
-            let request = rt::new_veth(&name, self.index, self.mtu, (INSIDE, mac(address)), netns.fd.as_fd());
+            let mac = own_mac.unwrap_or_else(|| mac(address));
+            let request = rt::new_veth(&name, self.index, self.mtu, (inside, mac), netns.fd.as_fd());
             match run(route, &[request]) {
-                Ok(()) => return Ok(Port { name, address }),
+                Ok(()) => return Ok(Port { name, address, mac }),
                 // Another process was faster: the next place.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(failed()(e)),
@@ -149,6 +162,8 @@ pub(super) struct Port {
     pub(super) name: String,
     /// The address inside.
     pub(super) address: Ipv4Addr,
+    /// The hardware address inside.
+    pub(super) mac: [u8; 6],
 }
 
 /// How much of the bridge there is.
@@ -161,17 +176,21 @@ enum Found {
     Ready(Bridge),
 }
 
-fn lock(env: &NetEnv) -> io::Result<Flock<std::fs::File>> {
+/// Takes the lock of the host under which bridges, rules and places of containers change.
+pub(super) fn lock(env: &NetEnv) -> Result<Flock<std::fs::File>, NetworkError> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&env.state_dir)?;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
-    let file = options.open(env.state_dir.join("bridge.lock"))?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    let work = || -> io::Result<Flock<std::fs::File>> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&env.state_dir)?;
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+        let file = options.open(env.state_dir.join("bridge.lock"))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    };
+    work().map_err(NetworkError::setup(format!("lock the setup of networks in {}", env.state_dir.display())))
 }
 
 /// The packet size of the interface that leads outside: larger ones would have to be cut there.
-fn uplink_mtu(route: &mut Netlink) -> io::Result<u32> {
+pub(super) fn uplink_mtu(route: &mut Netlink) -> io::Result<u32> {
     let routes = rt::routes(route)?;
     let uplink = routes.iter().filter(|r| r.to.1 == 0).min_by_key(|r| r.metric).and_then(|r| r.index);
     let links = rt::links(route)?;
@@ -191,12 +210,12 @@ fn used_subnets(route: &mut Netlink) -> io::Result<Vec<Subnet>> {
 
 /// A locally administered hardware address made of the IPv4 address, so that the next holder of the address has the
 /// same one and no neighbour remembers a wrong one.
-fn mac(ip: Ipv4Addr) -> [u8; 6] {
+pub(super) fn mac(ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = ip.octets();
     [0x02, 0x52, a, b, c, d]
 }
 
 /// The bridge's own hardware address: any that no port has.
-fn bridge_mac() -> [u8; 6] {
+pub(super) fn bridge_mac() -> [u8; 6] {
     mac(Ipv4Addr::new(0, 0, 0, 1))
 }

@@ -1,6 +1,6 @@
 //! What can go wrong with a network, and what the user can do about it.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 /// An error of the network room; `Display` names what was attempted, [`NetworkError::hint`] what helps.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,91 @@ pub enum NetworkError {
         /// What the user wrote.
         text: String,
         /// What is wrong with it.
+        why: String,
+    },
+    /// A subnet, range or gateway that cannot be used.
+    #[error("invalid subnet {text}: {why}")]
+    Subnet {
+        /// What the user wrote.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A name that no network can have.
+    #[error("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and not the word default")]
+    Name {
+        /// What the user wrote.
+        name: String,
+    },
+    /// `bridge`, `host` and `none` stay as they are.
+    #[error("{name} is a pre-defined network and cannot be {doing}")]
+    Predefined {
+        /// Which.
+        name: String,
+        /// What was tried, as a participle.
+        doing: &'static str,
+    },
+    /// There is no such network.
+    #[error("network {name} not found")]
+    NotFound {
+        /// What the user wrote.
+        name: String,
+    },
+    /// Several ids begin so.
+    #[error("network {name} is ambiguous: more than one id begins so")]
+    Ambiguous {
+        /// What the user wrote.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("network with name {name} already exists")]
+    Exists {
+        /// Which.
+        name: String,
+    },
+    /// Containers are in it.
+    #[error("error while removing network: network {name} has active endpoints ({by})")]
+    InUse {
+        /// Which.
+        name: String,
+        /// Names and ids of the containers.
+        by: String,
+    },
+    /// All ranges for networks without a subnet of their own are taken.
+    #[error("all predefined address pools have been fully subnetted")]
+    NoFreePool,
+    /// A network has no address left.
+    #[error("no available IPv4 addresses on this network's address pools: {network}")]
+    Full {
+        /// Which.
+        network: String,
+    },
+    /// A fixed address cannot be had.
+    #[error("cannot give the address {ip} in network {network}: {why}")]
+    Address {
+        /// Which address.
+        ip: IpAddr,
+        /// In which network.
+        network: String,
+        /// Why not.
+        why: String,
+    },
+    /// A port of the host cannot be had.
+    #[error(
+        "failed to set up container networking: driver failed programming external connectivity on endpoint {container}: Bind for {at} failed: {why}"
+    )]
+    Bind {
+        /// The container's name.
+        container: String,
+        /// Address and port.
+        at: String,
+        /// Why not.
+        why: String,
+    },
+    /// A container is not in the network, or does not run.
+    #[error("{why}")]
+    Endpoint {
+        /// What is wrong.
         why: String,
     },
     /// Wishes that do not fit together.
@@ -119,6 +204,21 @@ impl NetworkError {
                 Some("use --network host, or free a part of 10.189.0.0/16 or 172.29.0.0/16")
             }
             Self::Port { .. } => Some("write it as 8080:80, 127.0.0.1:8080:80, 53:53/udp or [::1]:8080:80"),
+            Self::NotFound { .. } => Some("`rbuild network ls` lists the networks, `rbuild network create` makes one"),
+            Self::NoFreePool => Some("choose one with --subnet, or remove unused networks: rbuild network prune"),
+            Self::Bind { why, .. } if why.contains("ip_unprivileged_port_start") => {
+                Some("an ordinary user may not listen on low ports: publish a port from 1024 on, or let the administrator set sysctl net.ipv4.ip_unprivileged_port_start")
+            }
+            Self::Bind { .. } => Some("publish another port of the host, or end what listens on this one"),
+            Self::Subnet { .. }
+            | Self::Name { .. }
+            | Self::Predefined { .. }
+            | Self::Ambiguous { .. }
+            | Self::Exists { .. }
+            | Self::InUse { .. }
+            | Self::Full { .. }
+            | Self::Address { .. }
+            | Self::Endpoint { .. } => None,
             Self::Link { .. } | Self::Mac { .. } | Self::Attachment { .. } | Self::Conflict { .. } => None,
             Self::NoFreeAddress { .. } => Some("wait until other builds have ended, or use --network host"),
             Self::NoHelper => Some(

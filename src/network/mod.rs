@@ -8,12 +8,16 @@
 //! `/etc`. IPv6 reaches the outside only rootless, by pasta.
 
 mod bridge;
+mod cidr;
+mod definition;
 mod dns;
 mod dns_request;
 mod error;
 mod firewall;
 mod helper;
 mod hosts;
+mod lan;
+mod live;
 mod mode;
 mod netns;
 mod ports;
@@ -24,11 +28,14 @@ mod subnet;
 #[cfg(test)]
 mod tests;
 
+pub use cidr::Cidr;
+pub use definition::{AddressPool, Definitions, NetworkDefinition, NetworkWish, PREDEFINED};
 pub use dns::{FALLBACK, HostDns, Reach};
 pub use dns_request::DnsRequest;
 pub use error::NetworkError;
 pub use helper::HelperKind;
 pub use hosts::{ExtraHost, HostAddress, hosts_file};
+pub use live::{Endpoint, Lives, LiveNetwork, PortBinding};
 pub use mode::NetworkMode;
 pub use netns::IsolatedNetwork;
 pub use ports::{ContainerPort, PublishRequest, Transport, parse_expose, parse_publish};

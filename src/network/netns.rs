@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::NetworkError;
 use crate::sys::{
@@ -36,6 +36,13 @@ pub(super) struct Netns {
 }
 
 impl Netns {
+    /// Opens one that exists.
+    pub(super) fn open(path: &std::path::Path) -> io::Result<Self> {
+        let fd: OwnedFd = File::open(path)?.into();
+        let route = inside(fd.as_fd(), || Netlink::open(Protocol::Route))??;
+        Ok(Self { fd, route })
+    }
+
     /// Makes an empty namespace; `ipv6` keeps IPv6 on its interfaces to come. The loopback is still down.
     ///
     /// A thread of its own enters the new namespace, opens what is needed and ends; no other thread notices.
@@ -49,6 +56,20 @@ impl Netns {
         })
         .map_err(NetworkError::setup("make a network namespace"))
     }
+}
+
+/// Runs something on a thread of its own in a network namespace.
+pub(super) fn inside<T: Send>(netns: BorrowedFd<'_>, act: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let entered = thread::Builder::new().name("netns".into()).stack_size(128 << 10).spawn_scoped(
+            scope,
+            || -> io::Result<T> {
+                setns(netns, CloneFlags::CLONE_NEWNET)?;
+                Ok(act())
+            },
+        )?;
+        entered.join().map_err(|_| io::Error::other("the helper thread panicked"))?
+    })
 }
 
 fn enter_new(ipv6: bool) -> io::Result<Netns> {

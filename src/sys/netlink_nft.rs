@@ -7,9 +7,13 @@
 //!
 //! References: linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h.
 
-use std::{ffi::CStr, io, net::Ipv4Addr};
+use std::{
+    ffi::CStr,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use super::netlink::{ACK, APPEND, CREATE, DUMP, Netlink, Protocol, Request, aligned, attributes, pad};
+use super::netlink::{ACK, APPEND, CREATE, DUMP, EXCL, Netlink, Protocol, Request, aligned, attributes, pad};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -17,6 +21,9 @@ const BATCH_END: u16 = 0x11;
 const NESTED: u16 = 0x8000;
 const VERDICT_REGISTER: u32 = 0;
 const REGISTER: u32 = 1;
+/// Where in a packet: IP, and what is in it.
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
 
 /// `NFT_MSG_*`.
 #[derive(Clone, Copy)]
@@ -45,11 +52,17 @@ pub enum Family {
     Inet = 1,
     /// IPv4.
     Ip = 2,
+    /// IPv6; only as a fact about packets.
+    Ip6 = 10,
 }
 
 /// Where a base chain sees packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
+    /// Packets that have just come in.
+    Prerouting = 0,
+    /// Packets of the host's own programs.
+    Output = 3,
     /// Packets on their way through the host.
     Forward = 2,
     /// Packets about to leave.
@@ -70,14 +83,34 @@ pub enum Verdict {
 pub enum Expr {
     /// The packet is IPv4.
     IsIpv4,
-    /// The packet came in by the interface with this name.
+    /// The packet came in by the interface with this name; `rb-+` stands for all that begin with `rb-`.
     InterfaceIn(String),
     /// The packet goes out by the interface with this name.
     InterfaceOut(String),
     /// The packet goes out by another interface than this.
     NotInterfaceOut(String),
+    /// The packet is IPv6.
+    IsIpv6,
+    /// The packet came in by another interface than this.
+    NotInterfaceIn(String),
     /// The IPv4 source address is in this network (address, prefix length).
     SourceIn(Ipv4Addr, u8),
+    /// The IPv6 source address is in this network.
+    SourceIn6(Ipv6Addr, u8),
+    /// The packet is for this address; stands behind the question for its family.
+    DestinationIs(IpAddr),
+    /// The packet is for none of the IPv4 loopback addresses.
+    NotToLoopback,
+    /// The packet is not for the IPv6 loopback address.
+    NotToLoopback6,
+    /// The packet is for one of the host's own addresses.
+    ToLocal,
+    /// The number of the protocol, such as 6 for TCP.
+    Protocol(u8),
+    /// The destination port; stands behind the question for the protocol.
+    DestinationPort(u16),
+    /// Rewrites the destination.
+    RedirectTo(IpAddr, u16),
     /// The packet belongs to a known connection, or answers to one.
     Established,
     /// The destination of the packet's connection was rewritten: a published port.
@@ -114,6 +147,17 @@ impl Batch {
         body.text(1, name);
         body.bytes(6, &user_comment(comment));
         self.push(Message::NewTable, CREATE, body);
+    }
+
+    /// Makes a table that lives as long as the socket by which the batch is sent, and that others cannot change; so
+    /// it goes with the process. Kernels before 5.12 refuse.
+    pub fn owned_table(&mut self, family: Family, name: &str, comment: &str) {
+        const OWNER: u32 = 2;
+        let mut body = Body::new(family);
+        body.text(1, name);
+        body.number(2, OWNER);
+        body.bytes(6, &user_comment(comment));
+        self.push(Message::NewTable, CREATE | EXCL, body);
     }
 
     /// Deletes a table and all in it; refused when it does not exist.
@@ -181,6 +225,16 @@ pub fn table_comment(netlink: &mut Netlink, family: Family, name: &str) -> io::R
         Err(e) => Err(e),
         Ok(replies) => Ok(replies.first().and_then(|r| comment_in(&r.body, 6))),
     }
+}
+
+/// Lists the names of the tables of a family.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn tables(netlink: &mut Netlink, family: Family) -> io::Result<Vec<String>> {
+    let replies = netlink.query(Message::GetTable.kind(), DUMP, Body::new(family).bytes)?;
+    let name = |body: &[u8]| attributes(body.get(4..)?).find(|a| a.0 == 1).and_then(|a| text_in(a.1));
+    Ok(replies.iter().filter_map(|r| name(&r.body)).collect())
 }
 
 /// Whether a chain has a rule with this comment.
@@ -288,6 +342,7 @@ impl Expr {
         const META_IIFNAME: u32 = 6;
         const META_OIFNAME: u32 = 7;
         const META_NFPROTO: u32 = 15;
+        const META_L4PROTO: u32 = 16;
         const CT_STATE: u32 = 0;
         const CT_STATUS: u32 = 2;
         // NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)
@@ -311,11 +366,59 @@ impl Expr {
                 list.compare(false, &interface(name));
             }
             Self::SourceIn(network, prefix) => {
-                list.source_address();
+                list.payload(NETWORK_HEADER, 12, 4);
                 let mask = !u32::MAX.checked_shr((*prefix).into()).unwrap_or(0);
                 list.mask(&mask.to_be_bytes());
                 list.compare(true, &(u32::from(*network) & mask).to_be_bytes());
             }
+            Self::IsIpv6 => {
+                list.meta(META_NFPROTO);
+                list.compare(true, &[Family::Ip6 as u8]);
+            }
+            Self::NotInterfaceIn(name) => {
+                list.meta(META_IIFNAME);
+                list.compare(false, &interface(name));
+            }
+            Self::SourceIn6(network, prefix) => {
+                list.payload(NETWORK_HEADER, 8, 16);
+                let mask = !u128::MAX.checked_shr((*prefix).into()).unwrap_or(0);
+                list.mask(&mask.to_be_bytes());
+                list.compare(true, &(u128::from(*network) & mask).to_be_bytes());
+            }
+            Self::DestinationIs(IpAddr::V4(ip)) => {
+                list.payload(NETWORK_HEADER, 16, 4);
+                list.compare(true, &ip.octets());
+            }
+            Self::DestinationIs(IpAddr::V6(ip)) => {
+                list.payload(NETWORK_HEADER, 24, 16);
+                list.compare(true, &ip.octets());
+            }
+            Self::NotToLoopback => {
+                list.payload(NETWORK_HEADER, 16, 1);
+                list.compare(false, &[127]);
+            }
+            Self::NotToLoopback6 => {
+                list.payload(NETWORK_HEADER, 24, 16);
+                list.compare(false, &Ipv6Addr::LOCALHOST.octets());
+            }
+            Self::ToLocal => {
+                // NFT_FIB_RESULT_ADDRTYPE of the destination; RTN_LOCAL is 2
+                list.expression("fib", |data| {
+                    for (kind, value) in [(1, REGISTER), (2, 3), (3, 2)] {
+                        data.number(kind, value);
+                    }
+                });
+                list.compare(true, &2_u32.to_ne_bytes());
+            }
+            Self::Protocol(number) => {
+                list.meta(META_L4PROTO);
+                list.compare(true, &[*number]);
+            }
+            Self::DestinationPort(port) => {
+                list.payload(TRANSPORT_HEADER, 2, 2);
+                list.compare(true, &port.to_be_bytes());
+            }
+            Self::RedirectTo(ip, port) => list.redirect(*ip, *port),
             Self::Established => list.conntrack_has(CT_STATE, ESTABLISHED_OR_RELATED),
             Self::DestinationRewritten => list.conntrack_has(CT_STATUS, IPS_DST_NAT),
             Self::Counter => list.expression("counter", |_| {}),
@@ -328,11 +431,14 @@ impl Expr {
     }
 }
 
-/// An interface name as a register holds it: 16 bytes, padded with zeros.
-fn interface(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let length = name.len().min(15);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+/// An interface name as a register holds it: 16 bytes, padded with zeros. A name that ends in `+` stands for all that
+/// begin so, as iptables writes it: then only the beginning is compared.
+fn interface(name: &str) -> Vec<u8> {
+    if let Some(beginning) = name.strip_suffix('+') {
+        return beginning.as_bytes().to_vec();
+    }
+    let mut bytes = name.as_bytes()[..name.len().min(15)].to_vec();
+    bytes.resize(16, 0);
     bytes
 }
 
@@ -386,23 +492,53 @@ impl Body {
         });
     }
 
-    /// Loads the IPv4 source address: 4 bytes at 12 of the network header.
-    fn source_address(&mut self) {
+    /// Loads `length` bytes at `offset` of one of the packet's headers.
+    fn payload(&mut self, header: u32, offset: u32, length: u32) {
         self.expression("payload", |data| {
-            for (kind, value) in [(1, REGISTER), (2, 1), (3, 12), (4, 4)] {
+            for (kind, value) in [(1, REGISTER), (2, header), (3, offset), (4, length)] {
+                data.number(kind, value);
+            }
+        });
+    }
+
+    /// Puts a constant into a register.
+    fn constant(&mut self, register: u32, value: &[u8]) {
+        self.expression("immediate", |data| {
+            data.number(1, register);
+            data.nest(2, |data| data.bytes(1, value));
+        });
+    }
+
+    /// Rewrites the destination by way of two registers.
+    fn redirect(&mut self, ip: IpAddr, port: u16) {
+        const DNAT: u32 = 1;
+        let family = match ip {
+            IpAddr::V4(v4) => {
+                self.constant(REGISTER, &v4.octets());
+                Family::Ip
+            }
+            IpAddr::V6(v6) => {
+                self.constant(REGISTER, &v6.octets());
+                Family::Ip6
+            }
+        };
+        self.constant(REGISTER + 1, &port.to_be_bytes());
+        self.expression("nat", |data| {
+            for (kind, value) in [(1, DNAT), (2, family as u32), (3, REGISTER), (5, REGISTER + 1)] {
                 data.number(kind, value);
             }
         });
     }
 
     /// Ands the register with `mask`.
-    fn mask(&mut self, mask: &[u8; 4]) {
+    fn mask(&mut self, mask: &[u8]) {
+        let length = u32::try_from(mask.len()).expect("masks are as long as addresses");
         self.expression("bitwise", |data| {
-            for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, 4)] {
+            for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, length)] {
                 data.number(kind, value);
             }
             data.nest(4, |data| data.bytes(1, mask));
-            data.nest(5, |data| data.bytes(1, &[0; 4]));
+            data.nest(5, |data| data.bytes(1, &vec![0; mask.len()]));
         });
     }
 

@@ -5,21 +5,22 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
 use netlink_packet_core::{NetlinkSerializable, Parseable};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
-    link::{InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+    link::{InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 
 use super::netlink::{ACK, CREATE, DUMP, EXCL, Netlink, Request};
 
 const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
 
 /// What is worth knowing of a link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,19 @@ pub struct Link {
     pub mtu: u32,
     /// The kind (`bridge`, `veth`); `None` for hardware.
     pub kind: Option<String>,
+    /// The index of the bridge that it is a port of.
+    pub master: Option<u32>,
+}
+
+/// An address of an interface, of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IpAddress {
+    /// The interface index.
+    pub index: u32,
+    /// The interface's own address.
+    pub ip: IpAddr,
+    /// Bits of the network part.
+    pub prefix: u8,
 }
 
 /// An IPv4 address of an interface.
@@ -131,6 +145,111 @@ pub fn link_up(index: u32) -> Request {
     Request { kind: RTM_NEWLINK, ..request(&RouteNetlinkMessage::NewLink(link), ACK) }
 }
 
+/// Deletes the link with this index; the other end of a veth pair goes with it.
+#[must_use]
+pub fn delete_link(index: u32) -> Request {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    Request { kind: RTM_DELLINK, ..request(&RouteNetlinkMessage::DelLink(link), ACK) }
+}
+
+/// Keeps the port with this index from talking to other isolated ports of its bridge.
+#[must_use]
+pub fn isolate_port(index: u32) -> Request {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    link.attributes = vec![LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)])),
+    ])];
+    Request { kind: RTM_NEWLINK, ..request(&RouteNetlinkMessage::NewLink(link), ACK) }
+}
+
+/// Gives an interface an address of either family. An IPv6 one can be used at once: nobody else is asked for it.
+#[must_use]
+pub fn new_ip_address(address: IpAddress) -> Request {
+    match address.ip {
+        IpAddr::V4(ip) => new_address(Address { index: address.index, ip, prefix: address.prefix }),
+        IpAddr::V6(_) => {
+            let mut message = AddressMessage::default();
+            message.header.family = AddressFamily::Inet6;
+            message.header.prefix_len = address.prefix;
+            message.header.index = address.index;
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes =
+                vec![AddressAttribute::Local(address.ip), AddressAttribute::Address(address.ip)];
+            request(&RouteNetlinkMessage::NewAddress(message), ACK | CREATE | EXCL)
+        }
+    }
+}
+
+/// Makes `gateway` the default route of its family, by the interface `index`.
+#[must_use]
+pub fn default_route_via(gateway: IpAddr, index: u32) -> Request {
+    request(&RouteNetlinkMessage::NewRoute(default_via(gateway, index)), ACK | CREATE | EXCL)
+}
+
+/// Takes the default route by `gateway` away.
+#[must_use]
+pub fn delete_default_route(gateway: IpAddr, index: u32) -> Request {
+    request(&RouteNetlinkMessage::DelRoute(default_via(gateway, index)), ACK)
+}
+
+fn default_via(gateway: IpAddr, index: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family =
+        if gateway.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
+    message
+}
+
+/// Lists the addresses of both families.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn ip_addresses(netlink: &mut Netlink) -> io::Result<Vec<IpAddress>> {
+    let request = request(&RouteNetlinkMessage::GetAddress(AddressMessage::default()), DUMP);
+    let replies = netlink.query(request.kind, DUMP, request.body)?;
+    let read = |body: &[u8]| {
+        let message = AddressMessage::parse(body).ok()?;
+        let of = |local: bool| {
+            message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(ip) if local => Some(*ip),
+                AddressAttribute::Address(ip) if !local => Some(*ip),
+                _ => None,
+            })
+        };
+        let ip = of(true).or_else(|| of(false))?;
+        Some(IpAddress { index: message.header.index, ip, prefix: message.header.prefix_len })
+    };
+    Ok(replies.iter().filter_map(|r| read(&r.body)).collect())
+}
+
+/// Lists the IPv6 networks that the host has routes to, without the kernel's own.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn routed_v6(netlink: &mut Netlink) -> io::Result<Vec<(Ipv6Addr, u8)>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    let request = request(&RouteNetlinkMessage::GetRoute(message), DUMP);
+    let replies = netlink.query(request.kind, DUMP, request.body)?;
+    let read = |body: &[u8]| {
+        let message = RouteMessage::parse(body).ok().filter(|m| m.header.kind == RouteType::Unicast)?;
+        message.attributes.iter().find_map(|a| match a {
+            RouteAttribute::Destination(RouteAddress::Inet6(ip)) => {
+                Some((*ip, message.header.destination_prefix_length))
+            }
+            _ => None,
+        })
+    };
+    Ok(replies.iter().filter_map(|r| read(&r.body)).collect())
+}
+
 /// Gives an interface an IPv4 address.
 #[must_use]
 pub fn new_address(address: Address) -> Request {
@@ -189,6 +308,7 @@ fn read_link(body: &[u8]) -> io::Result<Link> {
     // Parsed by hand: the typed parser is strict about attributes newer than itself, and dumps are on the hot path.
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MTU: u16 = 4;
+    const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_INFO_KIND: u16 = 1;
     let word = |b: &[u8]| b.get(..4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
@@ -202,6 +322,7 @@ fn read_link(body: &[u8]) -> io::Result<Link> {
     for (kind, value) in super::netlink::attributes(body.get(16..).ok_or_else(short)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
+            IFLA_MASTER => link.master = word(value),
             IFLA_MTU => link.mtu = word(value).unwrap_or(0),
             IFLA_LINKINFO => {
                 link.kind =
