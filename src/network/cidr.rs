@@ -154,11 +154,13 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let bad = |why: String| NetworkError::Subnet { text: text.to_owned(), why };
-        let (ip, prefix) =
-            text.split_once('/').ok_or_else(|| bad("write it as ADDRESS/BITS, for example 10.5.0.0/16".into()))?;
+        let (ip, prefix) = text
+            .split_once('/')
+            .ok_or_else(|| bad("write it as ADDRESS/BITS, for example 10.5.0.0/16".into()))?;
         let ip: IpAddr = ip.parse().map_err(|_| bad(format!("{ip:?} is no address")))?;
         let bits = prefix.parse().map_err(|_| bad(format!("{prefix:?} is no number of bits")))?;
-        let net = Self::around(ip, bits).ok_or_else(|| bad(format!("an address has fewer than {bits} bits")))?;
+        let net =
+            Self::around(ip, bits).ok_or_else(|| bad(format!("an address has fewer than {bits} bits")))?;
         if net.base != ip {
             return Err(bad(format!("it should be {net}")));
         }
@@ -191,7 +193,9 @@ mod tests {
 
     #[test]
     fn networks_are_read_strictly() {
-        for good in ["10.0.0.0/8", "192.168.4.0/22", "0.0.0.0/0", "1.2.3.4/32", "fd00::/64", "::/0", "fd00::1/128"] {
+        for good in
+            ["10.0.0.0/8", "192.168.4.0/22", "0.0.0.0/0", "1.2.3.4/32", "fd00::/64", "::/0", "fd00::1/128"]
+        {
             assert_eq!(net(good).to_string(), good);
         }
         for (bad, why) in [

@@ -119,7 +119,10 @@ impl NetworkDefinition {
     /// Checks the values of options that the kernel will see.
     fn check(&self) -> Result<(), NetworkError> {
         let bad = |name: &str, why: &str| {
-            Err(NetworkError::Attachment { text: format!("--opt {name}={}", self.options[name]), why: why.into() })
+            Err(NetworkError::Attachment {
+                text: format!("--opt {name}={}", self.options[name]),
+                why: why.into(),
+            })
         };
         if let Some(name) = self.options.get(OPTION_NAME) {
             let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -127,7 +130,8 @@ impl NetworkDefinition {
                 return bad(OPTION_NAME, "a name of an interface has 1 to 15 letters, digits or any of -_.");
             }
         }
-        if self.options.contains_key(OPTION_MTU) && self.mtu().is_none_or(|mtu| !(68..=65535).contains(&mtu)) {
+        if self.options.contains_key(OPTION_MTU) && self.mtu().is_none_or(|mtu| !(68..=65535).contains(&mtu))
+        {
             return bad(OPTION_MTU, "expected a number of bytes from 68 to 65535");
         }
         if self.options.contains_key(OPTION_BINDING) && self.binding().is_none() {
@@ -174,7 +178,8 @@ impl NetworkWish {
         created: String,
     ) -> Result<NetworkDefinition, NetworkError> {
         check_name(&self.name)?;
-        let subnet_error = |net: Cidr, why: &str| NetworkError::Subnet { text: net.to_string(), why: why.into() };
+        let subnet_error =
+            |net: Cidr, why: &str| NetworkError::Subnet { text: net.to_string(), why: why.into() };
         let mut subnets = self.subnets.clone();
         for (n, net) in subnets.iter().enumerate() {
             if subnets[..n].iter().any(|before| before.is_v4() == net.is_v4()) {
@@ -229,7 +234,9 @@ impl NetworkWish {
             }
             Some(ip) => ip,
             // docker takes the first address of the range, if there is one
-            None => subnet.first_free(range, &|ip| self.reserved.values().any(|r| *r == ip)).unwrap_or(subnet.base()),
+            None => subnet
+                .first_free(range, &|ip| self.reserved.values().any(|r| *r == ip))
+                .unwrap_or(subnet.base()),
         };
         let reserved = self.reserved.iter().filter(|(_, ip)| subnet.contains(**ip));
         Ok(AddressPool {
@@ -422,7 +429,10 @@ mod tests {
             (NetworkWish { subnets: net("192.168.0.0/16"), ..wish("n") }, "Pool overlaps"),
             (NetworkWish { subnets: net("10.5.0.0/31"), ..wish("n") }, "no room"),
             (NetworkWish { gateways: ip("10.5.0.1"), ..wish("n") }, "corresponding subnet"),
-            (NetworkWish { subnets: net("10.5.0.0/24"), gateways: ip("10.6.0.1"), ..wish("n") }, "no matching"),
+            (
+                NetworkWish { subnets: net("10.5.0.0/24"), gateways: ip("10.6.0.1"), ..wish("n") },
+                "no matching",
+            ),
             (NetworkWish { subnets: net("10.5.0.0/24"), gateways: ip("10.5.0.0"), ..wish("n") }, "gateway"),
             (NetworkWish { subnets: net("10.5.0.0/24"), ranges: net("10.5.0.0/16"), ..wish("n") }, "range"),
             (

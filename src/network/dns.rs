@@ -49,6 +49,21 @@ impl HostDns {
         }
     }
 
+    /// All name servers, for whoever asks from the host's own network; else [`FALLBACK`].
+    #[must_use]
+    pub fn all_servers(&self) -> Vec<IpAddr> {
+        let words = |line: &[u8]| {
+            let mut words = line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty());
+            (words.next() == Some(b"nameserver")).then(|| words.next().map(<[u8]>::to_vec)).flatten()
+        };
+        let lines = self.main.split(|b| *b == b'\n').filter_map(words);
+        let mut all: Vec<IpAddr> = lines.filter_map(|w| std::str::from_utf8(&w).ok()?.parse().ok()).collect();
+        if all.is_empty() {
+            all.extend(FALLBACK.map(IpAddr::V4));
+        }
+        all
+    }
+
     /// Renders the file for a network that asks `servers`; other lines come from the host's file.
     #[must_use]
     pub fn render(&self, servers: &[IpAddr]) -> Vec<u8> {

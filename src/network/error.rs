@@ -58,7 +58,9 @@ pub enum NetworkError {
         why: String,
     },
     /// A name that no network can have.
-    #[error("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and not the word default")]
+    #[error(
+        "invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and not the word default"
+    )]
     Name {
         /// What the user wrote.
         name: String,
@@ -126,6 +128,20 @@ pub enum NetworkError {
         /// Address and port.
         at: String,
         /// Why not.
+        why: String,
+    },
+    /// Something that only root's containers can have.
+    #[error(
+        "{network}: containers of an ordinary user cannot share a network: each has one of its own, with a way out"
+    )]
+    Rootless {
+        /// What was asked for.
+        network: String,
+    },
+    /// The process that keeps a container's network could not do its job.
+    #[error("{why}")]
+    Keeper {
+        /// Its words.
         why: String,
     },
     /// A container is not in the network, or does not run.
@@ -204,11 +220,18 @@ impl NetworkError {
                 Some("use --network host, or free a part of 10.189.0.0/16 or 172.29.0.0/16")
             }
             Self::Port { .. } => Some("write it as 8080:80, 127.0.0.1:8080:80, 53:53/udp or [::1]:8080:80"),
-            Self::NotFound { .. } => Some("`rbuild network ls` lists the networks, `rbuild network create` makes one"),
-            Self::NoFreePool => Some("choose one with --subnet, or remove unused networks: rbuild network prune"),
-            Self::Bind { why, .. } if why.contains("ip_unprivileged_port_start") => {
-                Some("an ordinary user may not listen on low ports: publish a port from 1024 on, or let the administrator set sysctl net.ipv4.ip_unprivileged_port_start")
+            Self::Rootless { .. } => {
+                Some("publish ports and speak to them by the host, use --network host, or run as root")
             }
+            Self::NotFound { .. } => {
+                Some("`rbuild network ls` lists the networks, `rbuild network create` makes one")
+            }
+            Self::NoFreePool => {
+                Some("choose one with --subnet, or remove unused networks: rbuild network prune")
+            }
+            Self::Bind { why, .. } if why.contains("ip_unprivileged_port_start") => Some(
+                "an ordinary user may not listen on low ports: publish a port from 1024 on, or let the administrator set sysctl net.ipv4.ip_unprivileged_port_start",
+            ),
             Self::Bind { .. } => Some("publish another port of the host, or end what listens on this one"),
             Self::Subnet { .. }
             | Self::Name { .. }
@@ -218,6 +241,7 @@ impl NetworkError {
             | Self::InUse { .. }
             | Self::Full { .. }
             | Self::Address { .. }
+            | Self::Keeper { .. }
             | Self::Endpoint { .. } => None,
             Self::Link { .. } | Self::Mac { .. } | Self::Attachment { .. } | Self::Conflict { .. } => None,
             Self::NoFreeAddress { .. } => Some("wait until other builds have ended, or use --network host"),

@@ -99,7 +99,10 @@ impl Walls<'_> {
         if self.masquerade {
             let out = Expr::NotInterfaceOut(bridge());
             if let Some((net, prefix)) = self.v4 {
-                rule("postrouting", &[Expr::IsIpv4, Expr::SourceIn(net, prefix), out.clone(), Expr::Masquerade]);
+                rule(
+                    "postrouting",
+                    &[Expr::IsIpv4, Expr::SourceIn(net, prefix), out.clone(), Expr::Masquerade],
+                );
             }
             if let Some((net, prefix)) = self.v6 {
                 rule("postrouting", &[Expr::IsIpv6, Expr::SourceIn6(net, prefix), out, Expr::Masquerade]);

@@ -37,13 +37,6 @@ pub(super) enum Target {
     User(Box<NetworkDefinition>),
 }
 
-impl Target {
-    /// Whether members need IPv6.
-    pub(super) fn ipv6(&self) -> bool {
-        matches!(self, Self::User(definition) if definition.ipv6)
-    }
-}
-
 /// What is needed to give a container a place.
 pub(super) struct Place<'a> {
     pub(super) target: &'a Target,
@@ -149,7 +142,8 @@ impl Place<'_> {
     /// Takes the address that is asked for, or the first free one.
     fn address(&self, definition: &NetworkDefinition, v4: bool) -> Result<Option<IpAddr>, NetworkError> {
         let wish = if v4 { self.wish.ip.map(IpAddr::V4) } else { self.wish.ip6.map(IpAddr::V6) };
-        let bad = |ip, why: &str| NetworkError::Address { ip, network: definition.name.clone(), why: why.into() };
+        let bad =
+            |ip, why: &str| NetworkError::Address { ip, network: definition.name.clone(), why: why.into() };
         let pool = match (definition.pool(v4), wish) {
             (Some(pool), _) => pool,
             (None, None) => return Ok(None),
@@ -168,7 +162,9 @@ impl Place<'_> {
             Some(ip) if !pool.subnet.usable(ip) => {
                 Err(bad(ip, &format!("no configured subnet contains it ({})", pool.subnet)))
             }
-            Some(ip) if pool.gateway == ip || self.has(definition, ip) => Err(bad(ip, "Address already in use")),
+            Some(ip) if pool.gateway == ip || self.has(definition, ip) => {
+                Err(bad(ip, "Address already in use"))
+            }
             Some(ip) => Ok(Some(ip)),
         }
     }
@@ -176,7 +172,8 @@ impl Place<'_> {
     fn has(&self, definition: &NetworkDefinition, ip: IpAddr) -> bool {
         let of = self.others.iter().filter_map(|live| live.endpoint(&definition.id));
         of.into_iter().any(|e| {
-            e.v4.is_some_and(|(v4, _)| IpAddr::V4(v4) == ip) || e.v6.is_some_and(|(v6, _)| IpAddr::V6(v6) == ip)
+            e.v4.is_some_and(|(v4, _)| IpAddr::V4(v4) == ip)
+                || e.v6.is_some_and(|(v6, _)| IpAddr::V6(v6) == ip)
         })
     }
 }

@@ -1,17 +1,21 @@
 //! The network of one container: its namespace and the two files in `/etc` that go with it.
 
 use super::containers::Containers;
+use super::network_state::NetworkState;
 use super::record::Record;
 use super::{ContainerId, RunError};
 use crate::network::{
-    ContainerNetwork, ContainerPort, DEFAULT_NETWORK, DnsRequest, ExtraHost, HostAddress, HostDns, NetEnv,
-    NetworkError, PrivateNetwork, PublishRequest, Reach, hosts_file,
+    Attachment, ContainerNetwork, ContainerPort, DEFAULT_NETWORK, DnsRequest, ExtraHost, HostAddress,
+    HostDns, JoinRequest, Membership, NetEnv, NetworkChange, NetworkError, PublishRequest, Reach, hosts_file,
+    sweep_networks,
 };
 use crate::sandbox::{Network, rootless};
 use crate::store::Store;
+use crate::sys::inroot::open_in_root;
+use rustix::fs::{self, Mode, OFlags};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// What the command line says about the network; kept with the container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,60 +57,10 @@ pub struct Member<'a> {
     pub env: &'a [Vec<u8>],
 }
 
-/// What a running container has of networks; kept in its state, shown by `ps` and `inspect`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NetworkState {
-    /// Its address, if it has one of its own.
-    pub address: Option<IpAddr>,
-    /// Where the host is reached.
-    pub gateway: Option<IpAddr>,
-}
-
-impl NetworkState {
-    /// Gives the column PORTS of `ps`.
-    pub fn ports(&self, record: &Record) -> String {
-        exposed(record).join(", ")
-    }
-
-    /// Gives the lines of `port`: container port with protocol, and host address with port.
-    pub fn published(&self) -> Vec<(String, String)> {
-        Vec::new()
-    }
-
-    /// Gives `NetworkSettings` of `inspect`.
-    pub fn settings(&self, record: &Record) -> Value {
-        let text = |ip: Option<IpAddr>| ip.map(|ip| ip.to_string()).unwrap_or_default();
-        let ports: serde_json::Map<String, Value> =
-            exposed(record).into_iter().map(|port| (port, Value::Null)).collect();
-        let (address, gateway) = (text(self.address), text(self.gateway));
-        json!({
-            "Ports": ports, "IPAddress": address, "Gateway": gateway,
-            "Networks": { record.network.choice.mode(): { "IPAddress": address, "Gateway": gateway } },
-        })
-    }
-}
-
-fn exposed(record: &Record) -> Vec<String> {
-    let mut all: Vec<String> =
-        record.config.exposed.iter().chain(&record.network.expose).map(ToString::to_string).collect();
-    all.sort();
-    all.dedup();
-    all
-}
-
-/// Takes away what a container has of networks on the host after its monitor was killed.
-pub(super) fn clean(_containers: &Containers, _record: &Record, _state: &NetworkState) {
-    // interfaces go with the last process of their namespace
-}
-
-/// Gives back what is reserved for a container, which is being removed.
-pub(super) fn forget(_containers: &Containers, _record: &Record) {}
-
 /// A network that a container is about to join.
 ///
-/// It lives in the container's monitor, which has one thread and copies itself to start processes: no thread may stay
-/// behind any call here, and a forwarder is a process of its own that dies with this one. Dropping it disconnects.
+/// It lives in the container's monitor, which has one thread and copies itself to start processes: no thread stays
+/// behind any call here. Dropping it leaves the networks.
 #[derive(Debug)]
 pub(super) struct Joined {
     pub(super) network: Network,
@@ -115,29 +69,84 @@ pub(super) struct Joined {
     /// What links add to the environment.
     pub(super) env: Vec<Vec<u8>>,
     /// Lives as long as the container.
-    _private: Option<PrivateNetwork>,
+    membership: Option<Membership>,
+    /// The first process, once it is there.
+    pid: Option<u32>,
 }
 
 impl Joined {
     /// Gives what `ps` and `inspect` show.
     pub(super) fn state(&self) -> NetworkState {
-        let private = self._private.as_ref();
-        NetworkState {
-            address: private.and_then(PrivateNetwork::address),
-            gateway: private.and_then(PrivateNetwork::gateway),
-        }
+        self.membership.as_ref().map(|m| NetworkState::of(m.live())).unwrap_or_default()
     }
 
-    /// Takes note of the first process, which is about to execute the program: what can only be done then is done now.
-    #[expect(clippy::unnecessary_wraps, reason = "publishing can fail")]
-    pub(super) fn started(&mut self, _pid: u32) -> Result<(), RunError> {
+    /// Takes note of the first process, which is about to execute the program.
+    #[expect(clippy::unnecessary_wraps, reason = "a hook: what is done then may fail one day")]
+    pub(super) fn started(&mut self, pid: u32) -> Result<(), RunError> {
+        self.pid = Some(pid);
         Ok(())
     }
 
-    /// Changes the networks of the running container, as [`super::Client::network`] was asked to; gives the answer for it.
-    pub(super) fn change(&mut self, _change: &[u8]) -> Result<Vec<u8>, RunError> {
-        Err(RunError::Refused("the networks of a running container cannot be changed yet".into()))
+    /// Changes the networks of the running container, as the JSON of a [`NetworkChange`] says; the answer is empty.
+    pub(super) fn change(&mut self, change: &[u8]) -> Result<Vec<u8>, RunError> {
+        let change: NetworkChange = serde_json::from_slice(change)
+            .map_err(|e| RunError::Refused(format!("the change of networks makes no sense: {e}")))?;
+        let Some(membership) = &mut self.membership else {
+            return match change {
+                NetworkChange::Rename(_) => Ok(Vec::new()),
+                _ => Err(RunError::Refused(
+                    "a container that shares the network of the host or of another container, or has none, cannot \
+                     be connected to a network or disconnected from one"
+                        .into(),
+                )),
+            };
+        };
+        membership.change(&change)?;
+        let now = membership.resolv_conf();
+        if now != self.resolv_conf
+            && let Some(pid) = self.pid
+        {
+            // the program may have put its own file there; it keeps running either way
+            let _ = rewrite_in_container(pid, "etc/resolv.conf", &now);
+            self.resolv_conf = now;
+        }
+        Ok(Vec::new())
     }
+}
+
+/// Replaces what is in a file of a running container, in place since it is a mount.
+fn rewrite_in_container(pid: u32, path: &str, content: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let root = fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK;
+    let file = open_in_root(&root, std::ffi::OsStr::new(path), flags, Mode::empty())?;
+    std::fs::File::from(file).write_all(content)
+}
+
+fn read_in_container(pid: u32, path: &str) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let root = fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let file = open_in_root(&root, std::ffi::OsStr::new(path), flags, Mode::empty())?;
+    let mut text = Vec::new();
+    std::fs::File::from(file).take(FILE_LIMIT).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Takes away what a container has of networks on the host after its monitor was killed.
+pub(super) fn clean(containers: &Containers, _record: &Record, _state: &NetworkState) {
+    // what cannot be removed now is found by whoever joins a network next
+    let _ = sweep_networks(&networks(containers.store()), &NetEnv::new(rootless::state().is_some()));
+}
+
+/// Gives back what is reserved for a container, which is being removed.
+pub(super) fn forget(_containers: &Containers, _record: &Record) {
+    // a container that does not run has nothing in any network
+}
+
+/// The directory of a store's files about networks.
+pub fn networks(store: &Store) -> PathBuf {
+    store.root().join("networks")
 }
 
 impl NetworkRequest {
@@ -181,12 +190,19 @@ impl NetworkRequest {
     /// gets the host's, and is told.
     pub(super) fn join(&self, who: &Member<'_>, note: &mut dyn FnMut(&str)) -> Result<Joined, RunError> {
         let hostname = who.hostname;
+        let default = || vec![Attachment::to(DEFAULT_NETWORK)];
         match &self.choice {
             ContainerNetwork::None => self.without_namespace(Network::None, hostname),
-            ContainerNetwork::Host => self.without_namespace(Network::Host, hostname),
-            ContainerNetwork::Container(_) | ContainerNetwork::Networks(_) => self.private(hostname, note),
-            ContainerNetwork::Default => match self.private(hostname, note) {
-                Err(RunError::Network(error @ NetworkError::NoHelper)) => {
+            ContainerNetwork::Host => {
+                if !self.publish.is_empty() || self.publish_all {
+                    note("warning: published ports are discarded when using host network mode\n");
+                }
+                self.without_namespace(Network::Host, hostname)
+            }
+            ContainerNetwork::Container(other) => self.with_other(who.store, other),
+            ContainerNetwork::Networks(all) => self.member(who, all.clone(), note),
+            ContainerNetwork::Default => match self.member(who, default(), note) {
+                Err(RunError::Network(error @ NetworkError::NoHelper)) if self.publish.is_empty() => {
                     let hint = error.hint().unwrap_or_default();
                     note(&format!(
                         "warning: {error}; the container uses the host's network instead ({hint})\n"
@@ -198,21 +214,78 @@ impl NetworkRequest {
         }
     }
 
-    fn private(&self, hostname: &str, note: &mut dyn FnMut(&str)) -> Result<Joined, RunError> {
+    fn member(
+        &self,
+        who: &Member<'_>,
+        attachments: Vec<Attachment>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Joined, RunError> {
         let mut env = NetEnv::new(rootless::state().is_some());
         env.reach_host = self.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway);
-        let network = PrivateNetwork::create(&env)?;
-        network.warnings().iter().for_each(|warning| note(&format!("warning: {warning}\n")));
+        let membership = Membership::join(JoinRequest {
+            dir: networks(who.store),
+            env,
+            id: who.id.to_string(),
+            name: who.name.to_owned(),
+            hostname: who.hostname.to_owned(),
+            exposed: self.exposed(who.exposed),
+            environment: who.env.iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect(),
+            attachments,
+            publish: self.published(who.exposed),
+            dns: self.dns.clone(),
+            extra_hosts: self.extra_hosts.clone(),
+        })?;
+        membership.warnings().iter().for_each(|warning| note(&format!("warning: {warning}\n")));
         let copy =
-            network.netns().try_clone_to_owned().map_err(RunError::io("keep the network namespace"))?;
-        let resolv_conf = self.dns.apply(network.resolv_conf());
-        let hosts = network.hosts(hostname, &self.extra_hosts)?;
+            membership.netns().try_clone_to_owned().map_err(RunError::io("keep the network namespace"))?;
         Ok(Joined {
             network: Network::Join(copy.into()),
-            resolv_conf,
-            hosts,
+            resolv_conf: membership.resolv_conf(),
+            hosts: membership.hosts()?,
+            env: membership.environment().iter().map(|entry| entry.clone().into_bytes()).collect(),
+            membership: Some(membership),
+            pid: None,
+        })
+    }
+
+    /// All ports that the container serves: the image's, `--expose`, `--publish`.
+    pub(super) fn exposed(&self, image: &[ContainerPort]) -> Vec<ContainerPort> {
+        let published = self.publish.iter().map(|request| &request.port);
+        let mut all: Vec<_> = image.iter().chain(&self.expose).chain(published).copied().collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// The ports to publish, with `-P` all that are exposed.
+    fn published(&self, image: &[ContainerPort]) -> Vec<PublishRequest> {
+        let mut all = self.publish.clone();
+        if self.publish_all {
+            let named = |port: &ContainerPort| self.publish.iter().any(|request| request.port == *port);
+            let others = self.exposed(image).into_iter().filter(|port| !named(port));
+            all.extend(others.map(|port| PublishRequest { host_ip: None, host_ports: None, port }));
+        }
+        all
+    }
+
+    /// The network of another container, with its files.
+    fn with_other(&self, store: &Store, other: &str) -> Result<Joined, RunError> {
+        let found = Containers::new(store).find(other)?;
+        let pid = found.state.pid;
+        if !found.state.status.is_live() || pid == 0 {
+            return Err(RunError::Refused(format!(
+                "cannot join network of a non running container: {}",
+                found.record.id
+            )));
+        }
+        let read = |path| read_in_container(pid, path).unwrap_or_default();
+        Ok(Joined {
+            network: Network::JoinPath(format!("/proc/{pid}/ns/net").into()),
+            resolv_conf: read("etc/resolv.conf"),
+            hosts: read("etc/hosts"),
             env: Vec::new(),
-            _private: Some(network),
+            membership: None,
+            pid: None,
         })
     }
 
@@ -230,7 +303,8 @@ impl NetworkRequest {
             resolv_conf: self.dns.apply(resolv_conf),
             hosts,
             env: Vec::new(),
-            _private: None,
+            membership: None,
+            pid: None,
         })
     }
 }

@@ -17,7 +17,7 @@
 //! directory, not by what the file says: a file that says `running` without such a lock was left by a monitor that was
 //! killed, whose processes the kernel has ended with it.
 
-use super::network::NetworkState;
+use super::network_state::NetworkState;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
