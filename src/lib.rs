@@ -3,7 +3,7 @@
 //! The rooms stand on floors and only look down:
 //! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`), the kernel (`sys`), parts
 //! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
-//! `image`, `registry`), acts (`solve`, `share`, `runtime`, `gc`), the join (`build`) and the door (`cli`).
+//! `image`, `registry`), acts (`solve`, `share`, `runtime`, `gc`, `transfer`), the join (`build`) and the door (`cli`).
 
 pub mod build;
 pub mod cache;
@@ -29,4 +29,5 @@ pub mod solve;
 pub mod store;
 pub mod suggest;
 pub mod sys;
+pub mod transfer;
 pub mod tree;

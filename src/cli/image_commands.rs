@@ -2,8 +2,8 @@
 
 use super::template::Template;
 use super::{
-    CliError, CommandResult, Ctx, build, history, image_prune, images, import, inspect, load, rmi, save,
-    table, tag,
+    CliError, CommandResult, Ctx, build, history, image_prune, images, import, inspect, load, registry, rmi,
+    save, table, tag,
 };
 use crate::image::Images;
 use crate::progress::printable;
@@ -29,6 +29,10 @@ pub(super) enum ImageCommand {
     Load(load::Args),
     /// Make a base image of a root file system tar
     Import(import::Args),
+    /// Bring an image from a registry
+    Pull(registry::pull::Args),
+    /// Bring an image into its registry
+    Push(registry::push::Args),
 }
 
 /// Runs one of them.
@@ -42,6 +46,8 @@ pub(super) fn run(command: &ImageCommand, ctx: &Ctx) -> CommandResult {
         ImageCommand::Save(args) => save::run(args, ctx),
         ImageCommand::Load(args) => load::run(args, ctx),
         ImageCommand::Import(args) => import::run(args, ctx),
+        ImageCommand::Pull(args) => registry::pull::run(args, ctx),
+        ImageCommand::Push(args) => registry::push::run(args, ctx),
     }
 }
 
@@ -63,6 +69,10 @@ pub(super) enum GroupCommand {
     Ls(images::Args),
     /// Remove images that nothing uses
     Prune(image_prune::Args),
+    /// Bring an image from a registry
+    Pull(registry::pull::Args),
+    /// Bring an image into its registry
+    Push(registry::push::Args),
     /// Remove images
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
@@ -82,6 +92,8 @@ pub(super) fn run_group(command: &GroupCommand, ctx: &Ctx) -> CommandResult {
         GroupCommand::Load(args) => load::run(args, ctx),
         GroupCommand::Ls(args) => images::run(args, ctx),
         GroupCommand::Prune(args) => image_prune::run(args, ctx),
+        GroupCommand::Pull(args) => registry::pull::run(args, ctx),
+        GroupCommand::Push(args) => registry::push::run(args, ctx),
         GroupCommand::Rm(args) => rmi::run(args, ctx),
         GroupCommand::Save(args) => save::run(args, ctx),
         GroupCommand::Tag(args) => tag::run(args, ctx),

@@ -19,6 +19,7 @@ mod load;
 mod network_flags;
 mod output;
 mod prune;
+mod registry;
 mod rmi;
 mod run;
 mod save;
@@ -75,6 +76,15 @@ enum Command {
     /// The commands about images as a group
     #[command(subcommand, name = "image")]
     Group(Box<image_commands::GroupCommand>),
+    /// Log in to a registry
+    Login(registry::login::LoginArgs),
+    /// Forget the credentials for a registry
+    Logout(registry::login::LogoutArgs),
+    /// Search a registry for repositories
+    Search(registry::search::Args),
+    /// Images for several platforms under one name
+    #[command(subcommand)]
+    Manifest(registry::manifest::ManifestCommand),
     #[command(flatten)]
     Image(Box<image_commands::ImageCommand>),
 }
@@ -114,6 +124,10 @@ fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
         Command::Builder(command) => builder::run(&command, ctx),
         Command::System(command) => system::run(&command, ctx),
         Command::Group(command) => image_commands::run_group(&command, ctx),
+        Command::Login(args) => registry::login::run(&args, ctx),
+        Command::Logout(args) => registry::login::run_out(&args, ctx),
+        Command::Search(args) => registry::search::run(&args, ctx),
+        Command::Manifest(command) => registry::manifest::run(&command, ctx),
         Command::Image(command) => image_commands::run(&command, ctx),
     }
 }

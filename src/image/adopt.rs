@@ -73,7 +73,12 @@ impl Images {
             let id = ResultId::chain(&chain);
             let mut blob = layer.clone();
             blob.media_type = super::assemble::oci_layer_type(&layer.media_type).to_owned();
-            let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size: None, blob: Some(blob.clone()) };
+            let info = LayerInfo {
+                diff_id: Some(diff_id.clone()),
+                tar_size: None,
+                blob: Some(blob.clone()),
+                ..Default::default()
+            };
             self.snapshots.know(Absent {
                 id,
                 parent,

@@ -100,7 +100,12 @@ impl Images {
             LayerInfo { blob, .. } => {
                 let files = self.layer_files(result)?;
                 let (diff_id, tar_size) = layer::diff_id(&files.diff, &|path| files.open(path), epoch)?;
-                let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size: Some(tar_size), blob };
+                let info = LayerInfo {
+                    diff_id: Some(diff_id.clone()),
+                    tar_size: Some(tar_size),
+                    blob,
+                    ..Default::default()
+                };
                 self.snapshots.set_layer(result, epoch, &info)?;
                 (diff_id, tar_size)
             }

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Longest manifest or index in bytes.
 pub(super) const MANIFEST_LIMIT: u64 = 4 << 20;
 /// Longest config in bytes.
-pub(super) const CONFIG_LIMIT: u64 = 16 << 20;
+pub const CONFIG_LIMIT: u64 = 16 << 20;
 /// Most layers of one image; overlayfs itself stops at 500.
 pub(super) const LAYER_LIMIT: usize = 500;
 
@@ -53,7 +53,7 @@ fn rule(what: &'static str, why: impl Into<String>) -> DocumentError {
 
 /// What a manifest descriptor can lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Document {
+pub enum Document {
     /// One image.
     Manifest(Manifest),
     /// Several.
@@ -61,7 +61,10 @@ pub(super) enum Document {
 }
 
 /// Reads a manifest or index; `expected` is the media type of the descriptor that led here, empty if it had none.
-pub(super) fn parse_document(bytes: &[u8], expected: &str) -> Result<Document, DocumentError> {
+///
+/// # Errors
+/// It is too long, no such document, or can be read in two ways.
+pub fn parse_document(bytes: &[u8], expected: &str) -> Result<Document, DocumentError> {
     let what = "the manifest";
     let value: Value = json(bytes, what, MANIFEST_LIMIT)?;
     let has = |key: &str| value.get(key).is_some_and(|v| !v.is_null());
@@ -121,7 +124,10 @@ fn is_layer(kind: &str) -> bool {
 }
 
 /// Reads a config.
-pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
+///
+/// # Errors
+/// It is too long, or no config of an image.
+pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, DocumentError> {
     let what = "the image config";
     let config: ImageConfig = json(bytes, what, CONFIG_LIMIT)?;
     if config.rootfs.kind != "layers" {

@@ -29,7 +29,7 @@ pub(super) struct LayerSource {
 }
 
 impl LayerSource {
-    fn epoch(&self) -> Option<i64> {
+    pub(super) fn epoch(&self) -> Option<i64> {
         self.descriptor.annotations.get(CLAMP).and_then(|text| text.parse().ok())
     }
 }

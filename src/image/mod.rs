@@ -25,7 +25,9 @@ mod list;
 mod load;
 mod merge;
 mod output;
+mod receive;
 mod remove;
+mod send;
 mod squash;
 mod time;
 mod validate;
@@ -33,7 +35,7 @@ mod validate;
 pub use adopt::RemoteDocument;
 pub use assemble::AssembleRequest;
 pub use base::NoBase;
-pub use documents::DocumentError;
+pub use documents::{CONFIG_LIMIT, Document, DocumentError, parse_config, parse_document};
 pub use error::ImageError;
 pub use export::{ExportFormat, ExportOptions, Target};
 pub use history::HistoryLine;
@@ -41,8 +43,10 @@ pub use import::{ConfigEdit, ImportRequest};
 pub use list::{Filter, Listing};
 pub use load::{LayoutPick, LoadInput, Loaded};
 pub use merge::{Merged, merge};
-pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError};
+pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError, compression};
+pub use receive::Receiver;
 pub use remove::Removed;
+pub use send::{Outgoing, Ready};
 pub use time::{ago, format_time, parse_time};
 
 use crate::digest::{ChainId, Digest, ImageId, ResultId};
@@ -51,7 +55,7 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::snapshot::Snapshots;
 use crate::store::{Lock, LockKind, Store};
-use documents::{CONFIG_LIMIT, Document, MANIFEST_LIMIT};
+use documents::MANIFEST_LIMIT;
 use std::collections::HashMap;
 
 /// Held shared while blobs are being used that no name may point to yet, exclusively while some are removed.
@@ -193,7 +197,9 @@ impl Images {
         let wanted: Reference = text.parse().ok()?;
         let fits = |entry: &&Descriptor| match (index::name_of(entry), wanted.digest()) {
             (Some(name), Some(digest)) => {
-                name.name() == wanted.name() && (entry.digest == *digest || name.digest() == Some(digest))
+                let source = entry.annotations.get(receive::SOURCE).map(String::as_str);
+                let led = source == Some(digest.as_str()) || name.digest() == Some(digest);
+                name.name() == wanted.name() && (entry.digest == *digest || led)
             }
             (Some(name), None) => name == wanted,
             (None, _) => false,

@@ -187,15 +187,24 @@ impl Fields {
     }
 
     fn compression(&self) -> Result<Option<Compression>, String> {
-        let name = self.compression.as_deref();
+        compression(self.compression.as_deref(), self.level)
+    }
+}
+
+/// Reads a kind of compression and its level; without both it is left to who compresses.
+///
+/// # Errors
+/// The text of what is wrong with them.
+pub fn compression(name: Option<&str>, level: Option<i32>) -> Result<Option<Compression>, String> {
+    {
         let (lowest, highest) = if name == Some("zstd") { (0, 22) } else { (0, 9) };
-        if let Some(level) = self.level.filter(|l| !(lowest..=highest).contains(l)) {
+        if let Some(level) = level.filter(|l| !(lowest..=highest).contains(l)) {
             return Err(format!("compression-level={level}: expected {lowest} to {highest}"));
         }
         match name {
-            None if self.level.is_none() => Ok(None),
-            None | Some("gzip") => Ok(Some(Compression::Gzip(self.level.map_or(6, |l| l as u32)))),
-            Some("zstd") => Ok(Some(Compression::Zstd(self.level.unwrap_or(0)))),
+            None if level.is_none() => Ok(None),
+            None | Some("gzip") => Ok(Some(Compression::Gzip(level.map_or(6, |l| l as u32)))),
+            Some("zstd") => Ok(Some(Compression::Zstd(level.unwrap_or(0)))),
             Some("uncompressed") => Ok(Some(Compression::None)),
             Some("estargz") => Err("compression=estargz is not available: gzip, zstd or uncompressed".into()),
             Some(other) => Err(format!("compression={other}: expected uncompressed, gzip or zstd")),

@@ -29,6 +29,7 @@ struct Shared {
 struct View {
     out: Box<dyn Write + Send>,
     size: fn() -> (usize, usize),
+    verb: &'static str,
     begun: Instant,
     steps: usize,
     cached: usize,
@@ -50,9 +51,15 @@ struct Running {
 impl Tty {
     /// Draws to `out`; `size` gives columns and rows.
     pub fn new(out: Box<dyn Write + Send>, size: fn() -> (usize, usize)) -> Self {
+        Self::with_verb(out, size, "Building")
+    }
+
+    /// As [`Tty::new`] for something else than a build: `Pulling`, `Pushing`.
+    pub fn with_verb(out: Box<dyn Write + Send>, size: fn() -> (usize, usize), verb: &'static str) -> Self {
         let view = View {
             out,
             size,
+            verb,
             begun: Instant::now(),
             steps: 0,
             cached: 0,
@@ -192,7 +199,8 @@ impl View {
             return Vec::new();
         }
         let took = self.begun.elapsed().as_secs_f64();
-        let head = format!("Building {took:.1}s ({}/{}, {} cached)", self.ended, self.steps, self.cached);
+        let verb = self.verb;
+        let head = format!("{verb} {took:.1}s ({}/{}, {} cached)", self.ended, self.steps, self.cached);
         let mut lines = vec![cut(&head, columns)];
         for (step, running) in &self.running {
             let since = running.since.elapsed().as_secs_f64();

@@ -14,6 +14,7 @@
 //! client.blob_bytes(&repository, &desc, limit) -> Vec<u8>                    for small ones
 //! client.has_blob(&repository, &digest)  -> bool
 //! client.upload(&repository, &desc, from, &open) -> Upload                   only if missing; mount; send
+//! client.put_blob(&repository, &desc, &open)                               without asking first
 //! client.mount(&repository, &digest, from)       -> bool
 //! client.put_manifest(&name, &desc, bytes)
 //! ```
@@ -28,6 +29,7 @@ mod download;
 mod endpoint;
 mod error;
 mod helper;
+mod search;
 mod settings;
 mod token;
 mod transport;
@@ -38,5 +40,6 @@ pub use client::{Client, MANIFEST_LIMIT, Resolved};
 pub use credential::{Credential, CredentialFiles, Kept};
 pub use download::{BlobReader, registry_error};
 pub use error::RegistryError;
+pub use search::{Repository, registry_name};
 pub use settings::Settings;
 pub use upload::Upload;

@@ -45,6 +45,11 @@ impl Scope {
         Self(Vec::new())
     }
 
+    /// To list all repositories.
+    pub(super) fn catalog() -> Self {
+        Self(vec!["registry:catalog:*".to_owned()])
+    }
+
     fn matches(&self, asked: &str) -> bool {
         self.0.iter().any(|own| own == asked)
     }

@@ -46,13 +46,26 @@ impl Client {
         {
             return Ok(Upload::Mounted);
         }
+        self.put_blob(repository, blob, open).map(|()| Upload::Sent)
+    }
+
+    /// Sends a blob without asking whether it is there.
+    ///
+    /// # Errors
+    /// As [`Client::upload`].
+    pub fn put_blob(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        open: &(dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync),
+    ) -> Result<(), RegistryError> {
         let at = self.upstream(repository.registry())?;
         let mut tries = 0;
         loop {
             tries += 1;
             let location = self.begin(&at, repository)?;
-            match self.put_blob(&at, repository, blob, &location, open) {
-                Ok(()) => return Ok(Upload::Sent),
+            match self.put_at(&at, repository, blob, &location, open) {
+                Ok(()) => return Ok(()),
                 // a session that was lost halfway cannot be taken up; another one can
                 Err(error) if is_passing(&error) && tries < self.inner.transport.settings.attempts => {
                     self.inner.transport.pause(tries, None);
@@ -144,7 +157,7 @@ impl Client {
     }
 
     /// Sends all bytes in one request, which every registry takes.
-    fn put_blob(
+    fn put_at(
         &self,
         at: &Arc<Endpoint>,
         repository: &Reference,

@@ -84,7 +84,7 @@ impl Snapshots {
         blob: Option<Descriptor>,
     ) -> Result<ResultId, SnapshotError> {
         let id = ResultId::chain(chain);
-        let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size, blob };
+        let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size, blob, ..Default::default() };
         write_layer(&prepared, &id, &info)?;
         let done = self.keep(prepared, id, diff, Some(chain.clone()), StepRecord::default(), now())?;
         Ok(done.id)

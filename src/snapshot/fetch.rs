@@ -186,6 +186,7 @@ impl Snapshots {
                     diff_id: Some(unpacked.diff_id),
                     tar_size: Some(unpacked.tar_size),
                     blob,
+                    ..Default::default()
                 };
                 self.commit_fetched(prepared, &layer.id, unpacked.diff, &info, step.clone(), *created)?;
                 for (epoch, info) in &layer.clamped {

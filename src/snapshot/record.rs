@@ -5,6 +5,7 @@ use crate::oci::Descriptor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Names the format; a record of another version is no record, and what it describes is made again.
 const VERSION: &str = "rbuild snapshot 1";
@@ -32,6 +33,9 @@ pub struct LayerInfo {
     /// A blob that holds it, compressed or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob: Option<Descriptor>,
+    /// What it was when it was compressed before, by the way in which it was; those blobs are not kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packed: BTreeMap<String, Descriptor>,
 }
 
 /// A snapshot as gc and the index see it.

@@ -139,6 +139,11 @@ impl BlobWriter {
         Ok(digest)
     }
 
+    /// Gives a second handle on the file, for reading at positions what has been written.
+    pub fn share(&self) -> Result<File, StoreError> {
+        self.file.try_clone().map_err(StoreError::io("open", self.staged.path()))
+    }
+
     /// Gives the number of bytes written so far.
     pub fn size(&self) -> u64 {
         self.size

@@ -10,6 +10,7 @@ mod settings;
 mod tidy;
 
 pub(super) use args::BuildArgs;
+pub(super) use progress::terminal_size;
 
 use super::call::{Call, Question};
 use super::signals::Interrupt;

@@ -57,7 +57,7 @@ fn is_live(args: &BuildArgs) -> bool {
 }
 
 /// Columns and rows of the terminal.
-fn terminal_size() -> (usize, usize) {
+pub(in crate::cli) fn terminal_size() -> (usize, usize) {
     let size = terminal_size::terminal_size_of(std::io::stderr());
     size.map_or((80, 24), |(w, h)| (usize::from(w.0).max(20), usize::from(h.0).max(5)))
 }

@@ -7,7 +7,7 @@
 mod flat;
 mod layout;
 mod local;
-mod pack;
+pub(super) mod pack;
 mod sink;
 mod stage;
 

@@ -94,6 +94,17 @@ impl Images {
             let descriptor = describe(source, media_type::LAYER_TAR, source.diff_id.0.clone(), size);
             return Ok(PackedLayer { descriptor, bytes: Bytes::Tar(source.clone()) });
         }
+        self.stage_layer(source, compression, temp)
+            .map(|(descriptor, path)| PackedLayer { descriptor, bytes: Bytes::Staged(path) })
+    }
+
+    /// Writes the bytes of a layer into a file and describes them.
+    pub(in crate::image) fn stage_layer(
+        &self,
+        source: &LayerSource,
+        compression: Compression,
+        temp: &TempDir,
+    ) -> Result<(Descriptor, PathBuf), ImageError> {
         let kind = match compression {
             Compression::None => media_type::LAYER_TAR,
             Compression::Gzip(_) => media_type::LAYER_GZIP,
@@ -108,8 +119,7 @@ impl Images {
         let mut out = out.finish().map_err(fail())?;
         out.flush().map_err(fail())?;
         let (digest, size) = out.finish();
-        let descriptor = describe(source, kind, digest, size);
-        Ok(PackedLayer { descriptor, bytes: Bytes::Staged(path) })
+        Ok((describe(source, kind, digest, size), path))
     }
 
     fn tar_size(&self, source: &LayerSource) -> Option<u64> {
@@ -167,9 +177,13 @@ fn a_few_at_once<K: Send + Eq + std::hash::Hash>(
 }
 
 fn stored(source: &LayerSource) -> PackedLayer {
+    PackedLayer { descriptor: as_stored(source), bytes: Bytes::Blob }
+}
+
+/// Describes a layer as its manifest has it, in the terms of OCI.
+pub(in crate::image) fn as_stored(source: &LayerSource) -> Descriptor {
     let stored = &source.descriptor;
-    let kind = oci_layer_type(&stored.media_type);
-    PackedLayer { descriptor: describe(source, kind, stored.digest.clone(), stored.size), bytes: Bytes::Blob }
+    describe(source, oci_layer_type(&stored.media_type), stored.digest.clone(), stored.size)
 }
 
 fn describe(source: &LayerSource, kind: &str, digest: crate::digest::Digest, size: u64) -> Descriptor {

@@ -199,7 +199,7 @@ impl Images {
     }
 
     /// Unpacks a layer on top of `parent`, unless that was done from the same blob before.
-    fn store_layer(
+    pub(super) fn store_layer(
         &self,
         parent: &ResultId,
         chain: &ChainId,
@@ -227,7 +227,7 @@ impl Images {
         Ok(result)
     }
 
-    fn name_loaded(
+    pub(super) fn name_loaded(
         &self,
         id: ImageId,
         descriptor: &Descriptor,
@@ -276,7 +276,7 @@ fn some(found: Vec<Candidate>) -> Result<Vec<Candidate>, ImageError> {
 }
 
 /// Reads a config and checks it against the layers that the manifest lists.
-fn read_config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ImageError> {
+pub(super) fn read_config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ImageError> {
     let config = documents::parse_config(bytes)?;
     documents::check_pair(layers, &config)?;
     for diff in &config.rootfs.diff_ids {
@@ -285,7 +285,7 @@ fn read_config(bytes: &[u8], layers: usize) -> Result<ImageConfig, ImageError> {
     Ok(config)
 }
 
-fn only_sha256(digest: &Digest) -> Result<(), ImageError> {
+pub(super) fn only_sha256(digest: &Digest) -> Result<(), ImageError> {
     match digest.algorithm() {
         "sha256" => Ok(()),
         other => Err(ImageError::Archive(format!("{other} digests are not supported, only sha256"))),

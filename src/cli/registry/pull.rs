@@ -1,0 +1,126 @@
+//! `rbuild pull`: images from registries.
+
+use super::{RegistryArgs, progress, registry_error, transfer_error};
+use crate::cli::{CliError, CommandResult, Ctx};
+use crate::image::Images;
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::store::Store;
+use crate::transfer::{Pull, Pulled};
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+/// Brings an image from a registry.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The image: name, with tag or digest
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    name: String,
+    /// All tags of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Print the name and nothing else
+    #[arg(short, long)]
+    quiet: bool,
+    /// Take the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
+    platform: Option<Platform>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    disable_content_trust: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// Runs the command.
+pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
+    let name: Reference = args.name.parse()?;
+    let client = args.registry.client()?;
+    let (store, _, images) = ctx.open()?;
+    let (sink, live) = progress(args.quiet, "Pulling");
+    let pull = Pull {
+        client: &client,
+        store: &store,
+        images: &images,
+        platform: args.platform.as_ref(),
+        sink,
+        stop: &AtomicBool::new(false),
+    };
+    let names = match args.all_tags {
+        false => vec![name],
+        true if has_suffix(&args.name) => {
+            return Err(CliError::new(format!(
+                "{}: --all-tags goes with a name without tag or digest",
+                args.name
+            )));
+        }
+        true => {
+            let tags = client.tags(&name).map_err(|e| registry_error(&e))?;
+            tags.iter().map(|t| name.with_tag(t)).collect::<Result<_, _>>()?
+        }
+    };
+    for name in &names {
+        if !args.quiet {
+            let which = name.digest().map(ToString::to_string).or_else(|| name.tag().map(str::to_owned));
+            ctx.out.line(&format!("{}: Pulling from {}", which.unwrap_or_default(), name.repository()))?;
+        }
+        let pulled = pull.image(name).map_err(|e| transfer_error(&e))?;
+        tell(name, &pulled, args.quiet, ctx)?;
+    }
+    drop(live);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(name: &Reference, pulled: &Pulled, quiet: bool, ctx: &Ctx) -> Result<(), CliError> {
+    if !quiet {
+        ctx.out.line(&format!("Digest: {}", pulled.digest))?;
+        let what = if pulled.up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+        ctx.out.line(&format!("Status: {what} for {}", name.familiar()))?;
+    }
+    ctx.out.line(&name.to_string())
+}
+
+/// Whether a tag or digest was written.
+pub(super) fn has_suffix(text: &str) -> bool {
+    text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
+}
+
+/// When an image is brought that a command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Policy {
+    /// Each time; what is here already is not fetched again.
+    Always,
+    /// When it is not here.
+    Missing,
+    /// Not at all.
+    Never,
+}
+
+impl std::str::FromStr for Policy {
+    type Err = CliError;
+
+    fn from_str(text: &str) -> Result<Self, CliError> {
+        match text.to_ascii_lowercase().as_str() {
+            "always" | "true" | "newer" | "ifnewer" => Ok(Self::Always),
+            "missing" | "ifnotpresent" | "ifmissing" | "false" | "" => Ok(Self::Missing),
+            "never" => Ok(Self::Never),
+            _ => Err(CliError::new(format!("--pull {text:?}: expected always, missing or never"))),
+        }
+    }
+}
+
+/// Brings an image that a command needs, with its progress on standard error.
+pub(in crate::cli) fn bring(
+    name: &Reference,
+    platform: Option<&Platform>,
+    registry: &RegistryArgs,
+    quiet: bool,
+    store: &Store,
+    images: &Images,
+) -> Result<Pulled, CliError> {
+    let client = registry.client()?;
+    let (sink, live) = progress(quiet, "Pulling");
+    let pull = Pull { client: &client, store, images, platform, sink, stop: &AtomicBool::new(false) };
+    let pulled = pull.image(name).map_err(|e| transfer_error(&e));
+    drop(live);
+    pulled
+}

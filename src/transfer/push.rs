@@ -1,0 +1,234 @@
+//! Push: what the registry lacks, then the manifest.
+//!
+//! Asked first is whether the name has the manifest already that would be sent; then nothing else is. A layer's bytes are
+//! made only when the registry neither has its blob nor can take it from another of its repositories.
+
+use super::error::TransferError;
+use super::steps::Step;
+use crate::digest::DiffId;
+use crate::image::{ExportOptions, Image, Images, Outgoing};
+use crate::oci::Descriptor;
+use crate::progress::{EventSink, Outcome};
+use crate::reference::Reference;
+use crate::registry::{Client, Upload};
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Layers that are sent at a time.
+const AT_ONCE: usize = 4;
+
+/// What a push works with.
+pub struct Push<'a> {
+    /// Asks the registry.
+    pub client: &'a Client,
+    /// Where the image is.
+    pub images: &'a Images,
+    /// How layers that were built here are compressed.
+    pub options: &'a ExportOptions,
+    /// Hears of each layer.
+    pub sink: Arc<dyn EventSink>,
+}
+
+/// What was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest as the registry has it now.
+    pub descriptor: Descriptor,
+    /// How each layer came there, lowest first.
+    pub layers: Vec<(Descriptor, Upload)>,
+    /// Bytes of layers that were sent.
+    pub sent: u64,
+}
+
+impl Push<'_> {
+    /// Brings an image under a name into its registry.
+    ///
+    /// # Errors
+    /// Access is denied, a layer is missing or damaged here, or no usable answer: the name there is what it was.
+    pub fn image(&self, image: &Image, name: &Reference) -> Result<Pushed, TransferError> {
+        let outgoing = self.images.outgoing(image, self.options)?;
+        if let Some(done) = self.unchanged(&outgoing, name)? {
+            return Ok(done);
+        }
+        let siblings = self.siblings(name)?;
+        let mut layers = self.layers(&outgoing, name, &siblings)?;
+        self.config(&outgoing, name)?;
+        let listed = layers.iter().map(|(layer, _, _)| layer.clone()).collect();
+        let (descriptor, bytes) = outgoing.manifest(listed)?;
+        self.client.put_manifest(name, &descriptor, &bytes)?;
+        let sent = layers.iter().map(|(_, _, sent)| sent).sum();
+        let layers = layers.drain(..).map(|(layer, how, _)| (layer, how)).collect();
+        Ok(Pushed { descriptor, layers, sent })
+    }
+
+    /// Says whether the name in the registry is this image's already.
+    fn unchanged(&self, outgoing: &Outgoing<'_>, name: &Reference) -> Result<Option<Pushed>, TransferError> {
+        let known: Option<Vec<Descriptor>> = (0..outgoing.layers()).map(|l| outgoing.known(l)).collect();
+        let Some(known) = known else { return Ok(None) };
+        let (descriptor, _) = outgoing.manifest(known.clone())?;
+        match self.client.head(name) {
+            Ok(Some(there)) if there.digest == descriptor.digest => {
+                let layers = known.into_iter().map(|layer| (layer, Upload::Present)).collect();
+                Ok(Some(Pushed { descriptor, layers, sent: 0 }))
+            }
+            // somebody may be allowed to write and not to read
+            _ => Ok(None),
+        }
+    }
+
+    /// Finds for each layer another repository of the same registry that should have it: where an image with this layer
+    /// has a name.
+    fn siblings(&self, name: &Reference) -> Result<HashMap<DiffId, String>, TransferError> {
+        let mut found = HashMap::new();
+        for image in self.images.list()?.images {
+            let other = image
+                .names
+                .iter()
+                .find(|other| other.registry() == name.registry() && other.repository() != name.repository());
+            let Some(other) = other else { continue };
+            for diff in &image.config.rootfs.diff_ids {
+                found.entry(diff.clone()).or_insert_with(|| other.repository().to_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    fn config(&self, outgoing: &Outgoing<'_>, name: &Reference) -> Result<(), TransferError> {
+        let (descriptor, bytes) = outgoing.config();
+        let bytes = bytes.to_vec();
+        let open =
+            move || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.clone()))) };
+        self.client.upload(name, &descriptor, None, &open)?;
+        Ok(())
+    }
+
+    /// Brings all layers there, some at a time; gives them with the bytes that were sent, lowest first.
+    fn layers(
+        &self,
+        outgoing: &Outgoing<'_>,
+        name: &Reference,
+        siblings: &HashMap<DiffId, String>,
+    ) -> Result<Vec<(Descriptor, Upload, u64)>, TransferError> {
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let done: Mutex<Vec<(usize, (Descriptor, Upload, u64))>> = Mutex::default();
+        let failure: Mutex<Option<TransferError>> = Mutex::new(None);
+        let work = || {
+            while !stop.load(Ordering::Relaxed) {
+                let layer = next.fetch_add(1, Ordering::Relaxed);
+                if layer >= outgoing.layers() {
+                    return;
+                }
+                match self.layer(outgoing, layer, name, siblings) {
+                    Ok(sent) => done.lock().unwrap_or_else(PoisonError::into_inner).push((layer, sent)),
+                    Err(error) => {
+                        stop.store(true, Ordering::Relaxed);
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..outgoing.layers().min(AT_ONCE) {
+                scope.spawn(work);
+            }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
+        }
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(layer, _)| *layer);
+        Ok(done.into_iter().map(|(_, sent)| sent).collect())
+    }
+
+    fn layer(
+        &self,
+        outgoing: &Outgoing<'_>,
+        layer: usize,
+        name: &Reference,
+        siblings: &HashMap<DiffId, String>,
+    ) -> Result<(Descriptor, Upload, u64), TransferError> {
+        let known = outgoing.known(layer);
+        let (blob, size) = match &known {
+            Some(known) => (&known.digest, known.size),
+            None => (&outgoing.diff_id(layer).0, outgoing.size(layer)),
+        };
+        let step = Arc::new(Step::begin(&self.sink, layer + 1, "push", blob, size));
+        let brought = self.bring(outgoing, layer, known, name, siblings, &step);
+        step.end(match &brought {
+            Ok((_, Upload::Sent, _)) => Outcome::Done,
+            Ok(_) => Outcome::Cached,
+            Err(error) => Outcome::Failed(error.to_string()),
+        });
+        brought.map_err(|source| TransferError::Layer {
+            name: name.familiar(),
+            layer: outgoing.diff_id(layer).0.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    fn bring(
+        &self,
+        outgoing: &Outgoing<'_>,
+        layer: usize,
+        known: Option<Descriptor>,
+        name: &Reference,
+        siblings: &HashMap<DiffId, String>,
+        step: &Arc<Step>,
+    ) -> Result<(Descriptor, Upload, u64), TransferError> {
+        let sibling = siblings.get(outgoing.diff_id(layer)).map(String::as_str);
+        if let Some(known) = &known
+            && let Some(how) = self.there(name, known, sibling)?
+        {
+            return Ok((known.clone(), how, 0));
+        }
+        let ready = outgoing.ready(layer)?;
+        let blob = ready.descriptor.clone();
+        if known.as_ref().is_none_or(|known| known.digest != blob.digest)
+            && let Some(how) = self.there(name, &blob, sibling)?
+        {
+            return Ok((blob, how, 0));
+        }
+        let open = || -> io::Result<Box<dyn Read + Send>> {
+            Ok(Box::new(Watched { inner: ready.open()?, done: 0, step: step.clone() }))
+        };
+        self.client.put_blob(name, &blob, &open)?;
+        let size = blob.size;
+        Ok((blob, Upload::Sent, size))
+    }
+
+    /// Says whether the registry has a blob without its bytes being sent.
+    fn there(
+        &self,
+        name: &Reference,
+        blob: &Descriptor,
+        sibling: Option<&str>,
+    ) -> Result<Option<Upload>, TransferError> {
+        if self.client.has_blob(name, &blob.digest)? {
+            return Ok(Some(Upload::Present));
+        }
+        if let Some(from) = sibling
+            && self.client.mount(name, &blob.digest, from)?
+        {
+            return Ok(Some(Upload::Mounted));
+        }
+        Ok(None)
+    }
+}
+
+/// Tells how far a layer is.
+struct Watched {
+    inner: Box<dyn Read + Send>,
+    done: u64,
+    step: Arc<Step>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.done += n as u64;
+        self.step.moved(self.done);
+        Ok(n)
+    }
+}
