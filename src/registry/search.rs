@@ -55,7 +55,7 @@ impl Client {
         match self.json(&at, &path, &Scope::none()) {
             Ok(found) => Ok(read(&found, registry, limit)),
             Err(error) if error.is_not_found() && registry != "docker.io" => {
-                let all = self.json(&at, "/v2/_catalog?n=10000", &Scope::catalog())?;
+                let all = self.json(&at, "/v2/_catalog?n=1000", &Scope::catalog())?;
                 Ok(pick(&all, registry, term, limit))
             }
             Err(error) => Err(error),
