@@ -8,7 +8,7 @@ use crate::image::{Image, Images, NoBase, RemoteDocument};
 use crate::plan::{BaseImage, BaseImageError, BaseImages};
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::registry::{Client, Settings};
+use crate::registry::{Client, Flags, Settings};
 use crate::share;
 use std::cell::OnceCell;
 
@@ -33,20 +33,21 @@ pub enum PullPolicy {
 pub(super) struct Bases<'a> {
     images: &'a Images,
     policy: PullPolicy,
+    flags: &'a Flags,
     client: OnceCell<Client>,
 }
 
 impl<'a> Bases<'a> {
     /// Looks into the given images first, or last.
-    pub(super) fn new(images: &'a Images, policy: PullPolicy) -> Self {
-        Self { images, policy, client: OnceCell::new() }
+    pub(super) fn new(images: &'a Images, policy: PullPolicy, flags: &'a Flags) -> Self {
+        Self { images, policy, flags, client: OnceCell::new() }
     }
 
     fn client(&self) -> Result<&Client, String> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = Client::new(Settings::from_env().map_err(|e| e.to_string())?);
+        let client = Client::new(Settings::with_flags(self.flags).map_err(|e| e.to_string())?);
         Ok(self.client.get_or_init(|| client))
     }
 

@@ -142,7 +142,7 @@ pub fn check(request: &BuildRequest, images: &Images) -> Result<Plan, BuildError
     let name = request.dockerfile.path.display().to_string();
     let wrong = |d| BuildError::dockerfile(&name, source, d);
     let file = dockerfile::parse(source).map_err(wrong)?;
-    let bases = bases::Bases::new(images, request.pull);
+    let bases = bases::Bases::new(images, request.pull, &request.registry);
     let mut plan = plan::plan(source, &file, &request.plan, &bases).map_err(wrong)?;
     if let ContextSource::Dir(dir) = &request.context {
         let config = Config::of_file(&file).map_err(wrong)?;

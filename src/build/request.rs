@@ -85,6 +85,8 @@ pub struct BuildRequest {
     pub run: RunSettings,
     /// Secrets and agents.
     pub secrets: Secrets,
+    /// How registries are reached.
+    pub registry: crate::registry::Flags,
     /// Most steps at once.
     pub jobs: usize,
     /// Whether to say why steps run.

@@ -2,6 +2,7 @@
 
 use super::{CliError, Output};
 use crate::image::Images;
+use crate::registry::Flags;
 use crate::sandbox::{self, rootless};
 use crate::snapshot::{SnapshotMode, Snapshots};
 use crate::store::Store;
@@ -15,20 +16,22 @@ const MODE_FILE: &str = "snapshotter";
 pub struct Ctx {
     /// Where the store is.
     pub root: PathBuf,
+    /// How registries are reached.
+    pub registry: Flags,
     /// Writes data to standard output.
     pub out: Output,
 }
 
 impl Ctx {
     /// Decides where the store is: the flag or `RBUILD_ROOT`, else the system's place for root, else the user's own.
-    pub(super) fn new(root: Option<PathBuf>) -> Result<Self, CliError> {
+    pub(super) fn new(root: Option<PathBuf>, registry: Flags) -> Result<Self, CliError> {
         let root = match root {
             Some(root) => std::path::absolute(&root)
                 .map_err(|e| CliError::new(format!("--root {}: {e}", root.display())))?,
             None if rootless::state().is_none() => PathBuf::from("/var/lib/rbuild"),
             None => data_home()?.join("rbuild"),
         };
-        Ok(Self { root, out: Output })
+        Ok(Self { root, registry, out: Output })
     }
 
     /// Opens the store with its snapshots and images.
@@ -36,7 +39,7 @@ impl Ctx {
         let store = Store::open(&self.root)?;
         let mode = self.mode(&store)?;
         let snapshots = Snapshots::new_with_mode(store.clone(), mode);
-        snapshots.set_provider(std::sync::Arc::new(crate::share::Lasting::default()));
+        snapshots.set_provider(std::sync::Arc::new(crate::share::Lasting::new(self.registry.clone())));
         let images = Images::new(store.clone(), snapshots.clone());
         Ok((store, snapshots, images))
     }

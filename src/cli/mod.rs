@@ -53,6 +53,8 @@ struct Cli {
     /// Where images, snapshots and the cache live [default: /var/lib/rbuild as root, $XDG_DATA_HOME/rbuild else]
     #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
+    #[command(flatten)]
+    registry: registry::RegistryArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -108,7 +110,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => return CliError::from_error(&error).code(failure).report(),
     }
-    match Ctx::new(cli.root).and_then(|ctx| dispatch(cli.command, &ctx)) {
+    match Ctx::new(cli.root, cli.registry.flags()).and_then(|ctx| dispatch(cli.command, &ctx)) {
         Ok(code) => code,
         Err(error) if error.code == 1 => error.code(failure).report(),
         Err(error) => error.report(),

@@ -2,7 +2,8 @@
 
 use super::network_flags::NetworkFlags;
 use super::volume_flags::VolumeFlags;
-use super::{CliError, CommandResult, Ctx, values};
+use super::{CliError, CommandResult, Ctx, build, registry, values};
+use crate::build::PullPolicy;
 use crate::image::{Image, ImageError, Images};
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -11,6 +12,7 @@ use crate::runtime::{
     run_foreground,
 };
 use crate::sandbox::{CapSet, DeviceSpec, Launcher, Limits};
+use crate::store::Store;
 use clap::{ArgAction, Args};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -130,7 +132,7 @@ pub(super) struct RunArgs {
     /// Signal that ends the container [default: the image's, else SIGTERM]
     #[arg(long, value_name = "SIGNAL")]
     pub stop_signal: Option<String>,
-    /// When to pull the image: missing or never, which are the same until images can be pulled
+    /// When to pull the image: always, missing or never
     #[arg(long, value_name = "WHEN", default_value = "missing")]
     pub pull: String,
     /// Platform that the image must be for
@@ -191,12 +193,12 @@ fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
     let (name, command) =
         args.image_and_command.split_first().ok_or_else(|| CliError::new("no image named"))?;
     let name = name.to_str().ok_or_else(|| CliError::new("the image name is not UTF-8"))?;
-    check_pull(args)?;
+    let policy = build::pull_policy(&args.pull)?;
     let parts = Parts::parse(args)?;
     // the helper process comes up while the store is read
     let launcher = Launcher::start()?;
     let (store, snapshots, images) = ctx.open()?;
-    let image = find(&images, name)?;
+    let image = find(args, name, policy, &store, &images, ctx)?;
     check_platform(args, name, &image)?;
     let request = parts.request(args, image, name, command);
     let tools = Tools { store: &store, snapshots: &snapshots, launcher: &launcher, note: super::talk };
@@ -219,27 +221,43 @@ fn run_error(error: RunError) -> CliError {
     }
 }
 
-fn check_pull(args: &RunArgs) -> Result<(), CliError> {
-    match args.pull.as_str() {
-        "missing" | "never" => Ok(()),
-        "always" => Err(CliError::new("--pull always: pulling from registries is not available yet")
-            .hint("leave it out to use the image of the store")),
-        other => Err(CliError::new(format!("--pull {other:?}: expected missing, never or always"))),
+/// Finds the image here, or brings it.
+fn find(
+    args: &RunArgs,
+    name: &str,
+    policy: PullPolicy,
+    store: &Store,
+    images: &Images,
+    ctx: &Ctx,
+) -> Result<Image, CliError> {
+    let platform: Option<Platform> = args.platform.as_deref().map(str::parse).transpose()?;
+    let here = match policy {
+        PullPolicy::Always => None,
+        _ => match images.resolve(name) {
+            Ok(image) => Some(image),
+            Err(ImageError::NotFound { .. }) => None,
+            Err(other) => return Err(CliError::from_error(&other)),
+        },
+    };
+    // one that is here for another platform may have a brother in the registry
+    let fits = |image: &Image| platform.as_ref().is_none_or(|p| p.runs(&image.platform()));
+    if let Some(image) = here.filter(|image| fits(image) || policy == PullPolicy::Never) {
+        return Ok(image);
     }
-}
-
-fn find(images: &Images, name: &str) -> Result<Image, CliError> {
-    images.resolve(name).map_err(|error| match error {
-        ImageError::NotFound { hint, .. } => {
-            let full = name.parse::<Reference>().map_or_else(|_| name.to_owned(), |name| name.familiar());
-            let near = hint.map(|hint| format!("{hint} ")).unwrap_or_default();
-            CliError::new(format!("Unable to find image '{full}' locally")).hint(format!(
-                "{near}bring it in with `rbuild import ROOTFS.tar {name}` or `rbuild load -i IMAGE.tar`; pulling from \
-                 registries is not available yet"
-            ))
-        }
-        other => CliError::from_error(&other),
-    })
+    let Ok(reference) = name.parse::<Reference>() else {
+        return Err(CliError::from_error(
+            &images.resolve(name).err().unwrap_or(ImageError::NotFound { name: name.to_owned(), hint: None }),
+        ));
+    };
+    if policy == PullPolicy::Never {
+        let error = CliError::new(format!("Unable to find image '{}' locally", reference.familiar()));
+        return Err(error.hint("--pull missing gets it from its registry"));
+    }
+    if policy == PullPolicy::Missing {
+        super::talk(&format!("Unable to find image '{}' locally\n", reference.familiar()));
+    }
+    let pulled = registry::pull::bring(&reference, platform.as_ref(), store, images, ctx)?;
+    Ok(images.get(&pulled.id)?)
 }
 
 /// Refuses an image of another platform than was asked for; warns about one that this machine may not execute.

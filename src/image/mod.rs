@@ -43,7 +43,7 @@ pub use import::{ConfigEdit, ImportRequest};
 pub use list::{Filter, Listing};
 pub use load::{LayoutPick, LoadInput, Loaded};
 pub use merge::{Merged, merge};
-pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError, compression};
+pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError, PushKind, compression};
 pub use receive::Receiver;
 pub use remove::Removed;
 pub use send::{Outgoing, Ready};

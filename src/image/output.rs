@@ -37,6 +37,17 @@ pub struct OutputSpec {
     pub names: Vec<Reference>,
     /// How it is written.
     pub options: ExportOptions,
+    /// Whether it also goes to the registries of its names (`type=registry`, `push=true`).
+    pub push: Option<PushKind>,
+}
+
+/// How an image goes to a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PushKind {
+    /// Under its digest only, without tag.
+    pub by_digest: bool,
+    /// The registry needs neither https nor a certificate.
+    pub insecure: bool,
 }
 
 /// A text that is no output.
@@ -47,7 +58,7 @@ pub struct ParseOutputError {
     why: String,
 }
 
-const TYPES: &str = "image, docker, oci, tar, local or cacheonly";
+const TYPES: &str = "image, registry, docker, oci, tar, local or cacheonly";
 /// Keys that BuildKit has and that say nothing here: attestations and the containerd store.
 const WITHOUT_MEANING: [&str; 6] =
     ["unpack", "store", "dangling-name-prefix", "name-canonical", "attestation-prefix", "platform-split"];
@@ -56,7 +67,7 @@ impl OutputSpec {
     /// Reads the value of one `--output`. A bare path is `type=local,dest=PATH`, a bare `-` is `type=tar,dest=-`.
     ///
     /// # Errors
-    /// An unknown type or key, a value that its key does not take, a missing `dest`, or a push.
+    /// An unknown type or key, a value that its key does not take, or a missing `dest`.
     pub fn parse(text: &str) -> Result<Self, ParseOutputError> {
         parse(text).map_err(|why| ParseOutputError { text: text.to_owned(), why })
     }
@@ -72,6 +83,8 @@ struct Fields {
     compression: Option<String>,
     level: Option<i32>,
     options: ExportOptions,
+    push: bool,
+    push_kind: PushKind,
 }
 
 fn parse(text: &str) -> Result<OutputSpec, String> {
@@ -96,7 +109,7 @@ fn bare_dest(dest: &str) -> OutputSpec {
         path => (ExportFormat::Local { delete: false }, Dest::Path(path.into())),
     };
     let options = ExportOptions::default();
-    OutputSpec { kind: OutputKind::Export(format, dest), names: Vec::new(), options }
+    OutputSpec { kind: OutputKind::Export(format, dest), names: Vec::new(), options, push: None }
 }
 
 impl Fields {
@@ -121,8 +134,9 @@ impl Fields {
             "force-compression" => self.options.force_compression = boolean(key, value)?,
             "rewrite-timestamp" => self.options.rewrite_timestamp = boolean(key, value)?,
             "oci-mediatypes" | "oci-artifact" => drop(boolean(key, value)?),
-            "push" if boolean(key, value)? => return Err("pushing to a registry is not available yet".into()),
-            "push" | "push-by-digest" => drop(boolean(key, value)?),
+            "push" => self.push = boolean(key, value)?,
+            "push-by-digest" => self.push_kind.by_digest = boolean(key, value)?,
+            "registry.insecure" => self.push_kind.insecure = boolean(key, value)?,
             "context" => return Err("context= names a Docker engine; rbuild works without one".into()),
             _ if WITHOUT_MEANING.contains(&key) => {}
             _ => return self.annotation(key, value),
@@ -156,6 +170,7 @@ impl Fields {
     fn finish(mut self) -> Result<OutputSpec, String> {
         let kind = self.kind.take().ok_or_else(|| format!("type is missing: {TYPES}"))?;
         self.options.compression = self.compression()?;
+        self.push |= kind == "registry";
         let archive = self.archive.unwrap_or(true);
         let delete = self.delete;
         let dest = self.dest.take();
@@ -164,10 +179,10 @@ impl Fields {
             None => OutputKind::Export(format, Dest::Stdout),
         };
         let kind = match kind.as_str() {
-            "image" if dest.is_some() => {
-                return Err("type=image has no dest: use type=oci or type=docker".into());
+            "image" | "registry" if dest.is_some() => {
+                return Err(format!("type={kind} has no dest: use type=oci or type=docker"));
             }
-            "image" => OutputKind::Store,
+            "image" | "registry" => OutputKind::Store,
             "docker" if dest.is_none() => OutputKind::Store,
             "docker" => file(ExportFormat::Docker { archive }),
             "oci" => file(ExportFormat::Oci { archive }),
@@ -177,13 +192,16 @@ impl Fields {
                 _ => return Err("type=local needs dest=DIRECTORY".into()),
             },
             "cacheonly" => OutputKind::CacheOnly,
-            "registry" => return Err("pushing to a registry is not available yet".into()),
             other => return Err(format!("unknown type {other:?}: {TYPES}")),
         };
         if !archive && matches!(kind, OutputKind::Export(_, Dest::Stdout)) {
             return Err("tar=false writes a directory and needs dest=DIRECTORY".into());
         }
-        Ok(OutputSpec { kind, names: self.names, options: self.options })
+        if self.push && kind != OutputKind::Store {
+            return Err("push=true goes with type=image".into());
+        }
+        let push = self.push.then_some(self.push_kind);
+        Ok(OutputSpec { kind, names: self.names, options: self.options, push })
     }
 
     fn compression(&self) -> Result<Option<Compression>, String> {
@@ -286,6 +304,11 @@ mod tests {
         assert_eq!(export("\"dest=a,b\",type=tar").1, path("a,b"));
         assert_eq!(OutputSpec::parse("type=docker").unwrap().kind, OutputKind::Store);
         assert_eq!(OutputSpec::parse("type=cacheonly").unwrap().kind, OutputKind::CacheOnly);
+        let push = |text: &str| OutputSpec::parse(text).unwrap().push;
+        assert_eq!(push("type=image,push=true"), Some(PushKind::default()));
+        let kind = PushKind { by_digest: true, insecure: true };
+        assert_eq!(push("type=registry,name=x,push-by-digest=true,registry.insecure=true"), Some(kind));
+        assert_eq!(push("type=image,name=x"), None);
         let spec = OutputSpec::parse("type=image,\"name=a,b:1\",push=false").unwrap();
         assert_eq!(spec.names.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:latest", "b:1"]);
     }
@@ -317,8 +340,8 @@ mod tests {
             ("type=oci,tar=maybe,dest=x", "expected true or false"),
             ("type=oci,dest=x,compression=lzma", "expected uncompressed, gzip or zstd"),
             ("type=oci,dest=x,compression=gzip,compression-level=10", "expected 0 to 9"),
-            ("type=image,push=true", "not available yet"),
-            ("type=registry,name=x", "not available yet"),
+            ("type=oci,dest=x,push=true", "goes with type=image"),
+            ("type=registry,dest=x", "has no dest"),
             ("type=image,name=UPPER", "lower case"),
             ("type=oci,\"dest=x", "not closed"),
             ("type=oci,dest=\"x\"", "around the whole field"),

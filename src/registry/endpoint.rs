@@ -92,12 +92,23 @@ fn is_certificate(error: &rustls::Error) -> bool {
     matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
 }
 
+/// Says whether the name of a host leads nowhere, which no second try changes.
+pub(super) fn is_unknown_host(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        // the resolver's errors have no kind of their own
+        ureq::Error::Io(why) => why.to_string().contains("failed to lookup address"),
+        _ => false,
+    }
+}
+
 /// Words an error of the client.
 pub(super) fn transport(url: &str, error: &ureq::Error) -> RegistryError {
     let why = match error {
-        ureq::Error::HostNotFound => {
-            "this host is not known (is the name right, and the network there?)".to_owned()
+        error if is_unknown_host(error) => {
+            "this host is not known: check its name, and that there is a network".to_owned()
         }
+        ureq::Error::Io(why) => why.to_string(),
         ureq::Error::Timeout(what) => format!("no answer in time ({what})"),
         ureq::Error::Rustls(rustls::Error::InvalidCertificate(why)) => format!(
             "its certificate is not trusted ({why:?}): put the registry's CA into /etc/docker/certs.d/{}/ca.crt",

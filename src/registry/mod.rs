@@ -41,5 +41,5 @@ pub use credential::{Credential, CredentialFiles, Kept};
 pub use download::{BlobReader, registry_error};
 pub use error::RegistryError;
 pub use search::{Repository, registry_name};
-pub use settings::Settings;
+pub use settings::{Flags, Settings};
 pub use upload::Upload;

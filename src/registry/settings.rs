@@ -15,6 +15,17 @@ use std::time::Duration;
 /// No honest file is longer, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
+/// What a command line says about registries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// No registry needs a certificate, or https at all.
+    pub insecure_all: bool,
+    /// These do not.
+    pub insecure: Vec<String>,
+    /// Directory with certificates, looked at first.
+    pub certs: Option<PathBuf>,
+}
+
 /// What a client needs to know about the world.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -102,6 +113,18 @@ impl Settings {
             out.patience = Duration::from_secs(seconds.ok_or_else(bad)?);
         }
         Ok(out)
+    }
+
+    /// Reads environment and configuration files, and adds what the command line says.
+    ///
+    /// # Errors
+    /// As [`Settings::from_env`].
+    pub fn with_flags(flags: &Flags) -> Result<Self, RegistryError> {
+        let mut settings = Self::from_env()?;
+        settings.insecure.extend(flags.insecure.iter().cloned());
+        settings.insecure_all |= flags.insecure_all;
+        settings.certs.splice(0..0, flags.certs.clone());
+        Ok(settings)
     }
 
     /// Says whether the user allowed plain http and unknown certificates for a registry.

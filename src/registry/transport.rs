@@ -211,9 +211,10 @@ impl Transport {
         }
         answer.map_err(|e| {
             let again = match &e {
-                ureq::Error::BadUri(_)
-                | ureq::Error::HostNotFound
-                | ureq::Error::Rustls(rustls::Error::InvalidCertificate(_)) => Again::Never,
+                ureq::Error::BadUri(_) | ureq::Error::Rustls(rustls::Error::InvalidCertificate(_)) => {
+                    Again::Never
+                }
+                e if endpoint::is_unknown_host(e) => Again::Never,
                 _ => Again::After(None),
             };
             Failure { error: endpoint::transport(url, &e), again }

@@ -8,7 +8,7 @@
 
 use crate::oci::Descriptor;
 use crate::reference::Reference;
-use crate::registry::{Client, Settings};
+use crate::registry::{Client, Flags, Settings};
 use crate::snapshot::LayerProvider;
 use std::io::{self, Read};
 use std::sync::OnceLock;
@@ -28,15 +28,21 @@ pub fn place_of(name: &Reference) -> String {
 /// Fetches layers from such places. The client is made when the first is wanted.
 #[derive(Debug, Default)]
 pub struct Lasting {
+    flags: Flags,
     client: OnceLock<Client>,
 }
 
 impl Lasting {
+    /// Reaches registries as a command line says.
+    pub fn new(flags: Flags) -> Self {
+        Self { flags, client: OnceLock::new() }
+    }
+
     fn client(&self) -> io::Result<&Client> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let made = Client::new(Settings::from_env().map_err(io::Error::other)?);
+        let made = Client::new(Settings::with_flags(&self.flags).map_err(io::Error::other)?);
         Ok(self.client.get_or_init(|| made))
     }
 }

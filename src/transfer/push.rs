@@ -27,6 +27,8 @@ pub struct Push<'a> {
     pub images: &'a Images,
     /// How layers that were built here are compressed.
     pub options: &'a ExportOptions,
+    /// Without tag, under its digest only.
+    pub by_digest: bool,
     /// Hears of each layer.
     pub sink: Arc<dyn EventSink>,
 }
@@ -57,7 +59,10 @@ impl Push<'_> {
         self.config(&outgoing, name)?;
         let listed = layers.iter().map(|(layer, _, _)| layer.clone()).collect();
         let (descriptor, bytes) = outgoing.manifest(listed)?;
-        self.client.put_manifest(name, &descriptor, &bytes)?;
+        match self.by_digest {
+            true => self.client.put_manifest(&name.with_digest(&descriptor.digest), &descriptor, &bytes)?,
+            false => self.client.put_manifest(name, &descriptor, &bytes)?,
+        }
         let sent = layers.iter().map(|(_, _, sent)| sent).sum();
         let layers = layers.drain(..).map(|(layer, how, _)| (layer, how)).collect();
         Ok(Pushed { descriptor, layers, sent })
@@ -68,7 +73,8 @@ impl Push<'_> {
         let known: Option<Vec<Descriptor>> = (0..outgoing.layers()).map(|l| outgoing.known(l)).collect();
         let Some(known) = known else { return Ok(None) };
         let (descriptor, _) = outgoing.manifest(known.clone())?;
-        match self.client.head(name) {
+        let asked = if self.by_digest { name.with_digest(&descriptor.digest) } else { name.clone() };
+        match self.client.head(&asked) {
             Ok(Some(there)) if there.digest == descriptor.digest => {
                 let layers = known.into_iter().map(|layer| (layer, Upload::Present)).collect();
                 Ok(Some(Pushed { descriptor, layers, sent: 0 }))

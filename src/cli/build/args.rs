@@ -188,7 +188,8 @@ pub(super) struct Elsewhere {
     /// Times in layers are lowered to SOURCE_DATE_EPOCH whenever it is given
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) rewrite_timestamp: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Push the image to the registries of its names
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(super) push: Option<String>,
     #[arg(long, hide = true)]
     pub(super) cache_from: Vec<String>,

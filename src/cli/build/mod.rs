@@ -11,6 +11,7 @@ mod tidy;
 
 pub(super) use args::BuildArgs;
 pub(super) use progress::terminal_size;
+pub(super) use settings::pull_policy;
 
 use super::call::{Call, Question};
 use super::signals::Interrupt;
@@ -32,18 +33,22 @@ use std::time::Instant;
 /// Builds.
 pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     let begun = Instant::now();
-    let outputs = args.output.iter().map(|o| OutputSpec::parse(o)).collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = args.output.iter().map(|o| OutputSpec::parse(o)).collect::<Result<Vec<_>, _>>()?;
+    if settings::is_pushed(args) {
+        output::push_too(&mut outputs);
+    }
     let to_stdout = outputs.iter().any(|o| matches!(o.kind, OutputKind::Export(_, Dest::Stdout)));
     if to_stdout && std::io::stdout().is_terminal() {
         let error = CliError::new("an archive is not written to a terminal");
         return Err(error.hint("redirect standard output, or give dest=FILE"));
     }
     let settings = Settings::read(args, &outputs)?;
+    output::check_push(&outputs, &settings.names)?;
     let origins = Origins::read(args)?;
     let call = if args.switches.check { Call::CHECK } else { Call::parse(&args.call)? };
     if call.question != Question::Build {
         let (store, _, images) = ctx.open()?;
-        return call.answer(&request(args, &settings, &origins, &store, &images)?, &images, ctx);
+        return call.answer(&request(args, &settings, &origins, &store, &images, ctx)?, &images, ctx);
     }
     let keep = tidy::keep_storage()?;
     let (sink, live) = progress::progress(args)?;
@@ -53,7 +58,7 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     let records = build::records(&store);
     let collector = Collector::new(store.clone(), snapshots.clone(), images.clone(), records);
     // as long as nothing runs a signal may simply end us
-    let request = request(args, &settings, &origins, &store, &images)?;
+    let request = request(args, &settings, &origins, &store, &images, ctx)?;
     let processes = Arc::new(Processes::default());
     let stopping = processes.clone();
     let interrupt = Interrupt::watch(move || stopping.stop())?;
@@ -80,6 +85,11 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
         let names = &request.names;
         let written = output::export(spec, &settings.annotations, names, built.epoch, &image, &images)?;
         manifest = manifest.or(written);
+        if let Some(push) = spec.push {
+            let quiet = args.switches.quiet || progress::is_quiet(args);
+            let pushed = output::push(spec, push, &settings.annotations, names, &image, &images, quiet, ctx)?;
+            manifest = Some(pushed).or(manifest);
+        }
     }
     if let Some(code) = interrupt.code() {
         return Err(CliError::new("interrupted").code(code));
@@ -97,6 +107,7 @@ fn request(
     origins: &Origins,
     store: &Store,
     images: &Images,
+    ctx: &Ctx,
 ) -> Result<BuildRequest, CliError> {
     let gatherer = Gatherer {
         store,
@@ -122,6 +133,7 @@ fn request(
         jobs: settings.jobs,
         explain: args.switches.explain,
         pull: settings.pull,
+        registry: ctx.registry.clone(),
     })
 }
 

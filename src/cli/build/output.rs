@@ -3,10 +3,11 @@
 use super::args::BuildArgs;
 use super::settings::Annotations;
 use crate::build::{BuildRequest, Built};
-use crate::cli::{CliError, CommandResult, Ctx, talk, warnings};
-use crate::image::{Dest, Image, Images, OutputKind, OutputSpec, Target};
+use crate::cli::{CliError, CommandResult, Ctx, registry, talk, warnings};
+use crate::image::{Dest, ExportOptions, Image, Images, OutputKind, OutputSpec, PushKind, Target};
 use crate::oci::Descriptor;
 use crate::reference::Reference;
+use crate::registry::Client;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -38,6 +39,56 @@ pub(super) fn export(
         ));
     }
     Ok(exported.manifests.into_iter().next())
+}
+
+/// Adds what `--push` asks for: images that are kept go out, too.
+pub(super) fn push_too(outputs: &mut Vec<OutputSpec>) {
+    let mut found = false;
+    for spec in outputs.iter_mut().filter(|o| o.kind == OutputKind::Store) {
+        spec.push.get_or_insert_default();
+        found = true;
+    }
+    if !found {
+        let (kind, names, options) = (OutputKind::Store, Vec::new(), ExportOptions::default());
+        outputs.push(OutputSpec { kind, names, options, push: Some(PushKind::default()) });
+    }
+}
+
+/// Refuses a push without a name, before anything is built.
+pub(super) fn check_push(outputs: &[OutputSpec], names: &[Reference]) -> Result<(), CliError> {
+    if names.is_empty() && outputs.iter().any(|o| o.push.is_some()) {
+        let error = CliError::new("a push needs a name, which says where the image goes");
+        return Err(error.hint("add --tag REGISTRY/REPOSITORY:TAG"));
+    }
+    Ok(())
+}
+
+/// Brings the image to the registries of its names; gives its manifest there.
+#[expect(clippy::too_many_arguments, reason = "what a push needs comes from all over the command line")]
+pub(super) fn push(
+    spec: &OutputSpec,
+    kind: PushKind,
+    annotations: &Annotations,
+    names: &[Reference],
+    image: &Image,
+    images: &Images,
+    quiet: bool,
+    ctx: &Ctx,
+) -> Result<Descriptor, CliError> {
+    let mut options = spec.options.clone();
+    options.annotations.extend(annotations.manifest.clone());
+    let mut settings = registry::settings(ctx)?;
+    settings.insecure_all |= kind.insecure;
+    let client = Client::new(settings);
+    let mut manifest = image.descriptor.clone();
+    for name in names {
+        let pushed = registry::push::send(image, name, &client, &options, kind.by_digest, quiet, images)?;
+        manifest = pushed.descriptor;
+        if !quiet {
+            talk(&format!("Pushed {} ({})\n", name.familiar(), manifest.digest));
+        }
+    }
+    Ok(manifest)
 }
 
 /// Tells the user, and whoever reads the files, what was built.

@@ -48,6 +48,11 @@ pub(super) fn shows_logs(args: &BuildArgs) -> bool {
     !args.switches.quiet && !is_live(args) && args.progress != "quiet"
 }
 
+/// Whether nothing is to be heard of how it goes.
+pub(super) fn is_quiet(args: &BuildArgs) -> bool {
+    ["quiet", "none", "rawjson"].contains(&args.progress.as_str())
+}
+
 fn is_live(args: &BuildArgs) -> bool {
     match args.progress.as_str() {
         "tty" => true,

@@ -95,7 +95,7 @@ impl Settings {
             Some(0) => return Err(CliError::new("--jobs must be at least 1")),
             jobs => jobs.unwrap_or(JOBS),
         };
-        let pull = pull(&args.pull)?;
+        let pull = pull_policy(&args.pull)?;
         Ok(Self { names, plan, run, secrets, pull, annotations: Annotations::read(&args.annotation)?, jobs })
     }
 
@@ -107,7 +107,7 @@ impl Settings {
 }
 
 /// Reads `--pull`, with the words of other builders for the same.
-fn pull(text: &str) -> Result<PullPolicy, CliError> {
+pub(in crate::cli) fn pull_policy(text: &str) -> Result<PullPolicy, CliError> {
     match text.to_ascii_lowercase().as_str() {
         "always" | "true" | "1" | "newer" | "ifnewer" => Ok(PullPolicy::Always),
         "missing" | "false" | "0" | "ifnotpresent" => Ok(PullPolicy::Missing),
@@ -118,14 +118,18 @@ fn pull(text: &str) -> Result<PullPolicy, CliError> {
     }
 }
 
+/// Whether `--push` asks for the image to go to its registry.
+pub(super) fn is_pushed(args: &BuildArgs) -> bool {
+    args.elsewhere.push.as_deref().is_some_and(|text| !is_off(text))
+}
+
+fn is_off(text: &str) -> bool {
+    ["0", "f", "false"].contains(&text.to_ascii_lowercase().as_str())
+}
+
 /// Says what is not available, and why nothing of it is done in silence.
 fn refuse(flags: &Elsewhere) -> Result<(), CliError> {
     let no = |flag: &str, why: &str, what: &str| Err(CliError::new(format!("{flag} {why}")).hint(what));
-    let is_off = |text: &str| ["0", "f", "false"].contains(&text.to_ascii_lowercase().as_str());
-    if flags.push.as_deref().is_some_and(|p| !is_off(p)) {
-        let what = "write the image with --output type=oci,dest=FILE and let another tool push it";
-        return no("--push", "is not available yet: rbuild has no registry client", what);
-    }
     for (flag, values) in [("--cache-from", &flags.cache_from), ("--cache-to", &flags.cache_to)] {
         if let Some(value) = values.first() {
             let what = "leave it out; the cache of this machine's store is always used";

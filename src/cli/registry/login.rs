@@ -1,6 +1,6 @@
 //! `rbuild login` and `rbuild logout`.
 
-use super::{RegistryArgs, registry_error};
+use super::{registry_error, settings};
 use crate::cli::{CliError, CommandResult, Ctx, talk};
 use crate::registry::{Client, Credential, Kept, RegistryError, registry_name};
 use std::io::{BufRead, IsTerminal, Read};
@@ -24,14 +24,12 @@ pub(in crate::cli) struct LoginArgs {
     /// Read the password from standard input
     #[arg(long)]
     password_stdin: bool,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 /// Runs `login`.
 pub(in crate::cli) fn run(args: &LoginArgs, ctx: &Ctx) -> CommandResult {
     let server = registry_name(args.server.as_deref())?;
-    let settings = args.registry.settings()?;
+    let settings = settings(ctx)?;
     let files = settings.credentials.clone();
     let known = match args.username.is_none() && args.password.is_none() && !args.password_stdin {
         true => files.find(&server, "").map_err(|e| registry_error(&e))?,
@@ -140,7 +138,7 @@ pub(in crate::cli) struct LogoutArgs {
 /// Runs `logout`.
 pub(in crate::cli) fn run_out(args: &LogoutArgs, ctx: &Ctx) -> CommandResult {
     let server = registry_name(args.server.as_deref())?;
-    let files = RegistryArgs::default().settings()?.credentials;
+    let files = settings(ctx)?.credentials;
     match files.forget(&server).map_err(|e| registry_error(&e))? {
         true => ctx.out.line(&format!("Removing login credentials for {server}"))?,
         false => ctx.out.line(&format!("Not logged in to {server}"))?,

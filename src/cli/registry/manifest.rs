@@ -1,6 +1,6 @@
 //! `rbuild manifest`: images for several platforms under one name.
 
-use super::{RegistryArgs, registry_error, transfer_error};
+use super::{client, registry_error, transfer_error};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::reference::Reference;
 use crate::store::Store;
@@ -35,8 +35,6 @@ pub(in crate::cli) struct CreateArgs {
     /// Add to a list that was begun before
     #[arg(short, long)]
     amend: bool,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 /// Arguments of `manifest inspect`.
@@ -48,8 +46,6 @@ pub(in crate::cli) struct InspectArgs {
     /// Say media type, digest and size, too
     #[arg(short, long)]
     verbose: bool,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 /// Arguments of `manifest annotate`.
@@ -81,8 +77,6 @@ pub(in crate::cli) struct PushArgs {
     /// Forget the list afterwards
     #[arg(short, long)]
     purge: bool,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 /// Arguments of `manifest rm`.
@@ -102,7 +96,7 @@ pub(in crate::cli) fn run(command: &ManifestCommand, ctx: &Ctx) -> CommandResult
         ManifestCommand::Annotate(args) => annotate(args, &store)?,
         ManifestCommand::Push(args) => {
             let bundle = begun(&store, &args.list)?;
-            let digest = bundle.push(&args.registry.client()?).map_err(|e| transfer_error(&e))?;
+            let digest = bundle.push(&client(ctx)?).map_err(|e| transfer_error(&e))?;
             if args.purge {
                 Bundle::remove(&store, &args.list).map_err(|e| transfer_error(&e))?;
             }
@@ -129,7 +123,7 @@ fn begun(store: &Store, list: &Reference) -> Result<Bundle, CliError> {
 }
 
 fn create(args: &CreateArgs, store: &Store, ctx: &Ctx) -> Result<(), CliError> {
-    let client = args.registry.client()?;
+    let client = client(ctx)?;
     let before = Bundle::load(store, &args.list).map_err(|e| transfer_error(&e))?;
     let mut bundle = match before {
         Some(before) if args.amend => before,
@@ -159,7 +153,7 @@ fn inspect(args: &InspectArgs, store: &Store, ctx: &Ctx) -> Result<(), CliError>
         let index = serde_json::to_value(bundle.index())?;
         return ctx.out.line(&format!("{index:#}"));
     }
-    let found = args.registry.client()?.resolve(&args.name).map_err(|e| registry_error(&e))?;
+    let found = client(ctx)?.resolve(&args.name).map_err(|e| registry_error(&e))?;
     let document: serde_json::Value = serde_json::from_slice(&found.bytes).map_err(|e| {
         CliError::new(format!("{}: what the registry has is not JSON: {e}", args.name.familiar()))
     })?;

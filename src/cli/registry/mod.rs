@@ -6,15 +6,16 @@ pub(super) mod pull;
 pub(super) mod push;
 pub(super) mod search;
 
-use super::CliError;
+use super::{CliError, Ctx};
 use crate::progress::plain::Plain;
 use crate::progress::tty::Tty;
 use crate::progress::{EventSink, Silent};
-use crate::registry::{Client, RegistryError, Settings};
+use crate::registry::{Client, Flags, RegistryError, Settings};
 use crate::transfer::TransferError;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args};
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Flags about how registries are reached.
@@ -22,32 +23,38 @@ use std::sync::Arc;
 pub(super) struct RegistryArgs {
     /// Whether registries need a certificate that is trusted; false also allows plain http
     #[arg(
-        long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_name = "BOOL", value_parser = BoolishValueParser::new()
+        long, global = true, action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+        hide_short_help = true
     )]
     tls_verify: Option<bool>,
     /// Registry that may speak plain http or have any certificate; may be repeated
-    #[arg(long, value_name = "HOST[:PORT]")]
+    #[arg(long, global = true, value_name = "HOST[:PORT]", hide_short_help = true)]
     insecure_registry: Vec<String>,
-    /// Directory with HOST:PORT/*.crt and *.cert, *.key
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<std::path::PathBuf>,
+    /// Directory with certificates of registries: HOST:PORT/*.crt, and our own in *.cert and *.key
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    cert_dir: Option<PathBuf>,
 }
 
 impl RegistryArgs {
-    /// Brings flags, environment and files together.
-    pub(super) fn settings(&self) -> Result<Settings, CliError> {
-        let mut settings = Settings::from_env().map_err(|e| registry_error(&e))?;
-        settings.insecure.extend(self.insecure_registry.iter().cloned());
-        settings.insecure_all |= self.tls_verify == Some(false);
-        settings.certs.splice(0..0, self.cert_dir.clone());
-        Ok(settings)
+    /// Gives what they say.
+    pub(super) fn flags(&self) -> Flags {
+        Flags {
+            insecure_all: self.tls_verify == Some(false),
+            insecure: self.insecure_registry.clone(),
+            certs: self.cert_dir.clone(),
+        }
     }
+}
 
-    /// Makes the client.
-    pub(super) fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::new(self.settings()?))
-    }
+/// Brings flags, environment and files together.
+pub(super) fn settings(ctx: &Ctx) -> Result<Settings, CliError> {
+    Settings::with_flags(&ctx.registry).map_err(|e| registry_error(&e))
+}
+
+/// Makes the client.
+pub(super) fn client(ctx: &Ctx) -> Result<Client, CliError> {
+    Ok(Client::new(settings(ctx)?))
 }
 
 /// Words an error and says what to do.

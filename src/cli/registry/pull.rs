@@ -1,6 +1,6 @@
 //! `rbuild pull`: images from registries.
 
-use super::{RegistryArgs, progress, registry_error, transfer_error};
+use super::{client, progress, registry_error, transfer_error};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::image::Images;
 use crate::platform::Platform;
@@ -27,14 +27,12 @@ pub(in crate::cli) struct Args {
     platform: Option<Platform>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
     disable_content_trust: Option<String>,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 /// Runs the command.
 pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let name: Reference = args.name.parse()?;
-    let client = args.registry.client()?;
+    let client = client(ctx)?;
     let (store, _, images) = ctx.open()?;
     let (sink, live) = progress(args.quiet, "Pulling");
     let pull = Pull {
@@ -84,41 +82,16 @@ pub(super) fn has_suffix(text: &str) -> bool {
     text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
 }
 
-/// When an image is brought that a command needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Policy {
-    /// Each time; what is here already is not fetched again.
-    Always,
-    /// When it is not here.
-    Missing,
-    /// Not at all.
-    Never,
-}
-
-impl std::str::FromStr for Policy {
-    type Err = CliError;
-
-    fn from_str(text: &str) -> Result<Self, CliError> {
-        match text.to_ascii_lowercase().as_str() {
-            "always" | "true" | "newer" | "ifnewer" => Ok(Self::Always),
-            "missing" | "ifnotpresent" | "ifmissing" | "false" | "" => Ok(Self::Missing),
-            "never" => Ok(Self::Never),
-            _ => Err(CliError::new(format!("--pull {text:?}: expected always, missing or never"))),
-        }
-    }
-}
-
 /// Brings an image that a command needs, with its progress on standard error.
 pub(in crate::cli) fn bring(
     name: &Reference,
     platform: Option<&Platform>,
-    registry: &RegistryArgs,
-    quiet: bool,
     store: &Store,
     images: &Images,
+    ctx: &Ctx,
 ) -> Result<Pulled, CliError> {
-    let client = registry.client()?;
-    let (sink, live) = progress(quiet, "Pulling");
+    let client = client(ctx)?;
+    let (sink, live) = progress(false, "Pulling");
     let pull = Pull { client: &client, store, images, platform, sink, stop: &AtomicBool::new(false) };
     let pulled = pull.image(name).map_err(|e| transfer_error(&e));
     drop(live);

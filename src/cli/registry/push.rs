@@ -1,7 +1,7 @@
 //! `rbuild push`: images to registries.
 
 use super::pull::has_suffix;
-use super::{RegistryArgs, progress, transfer_error};
+use super::{client, progress, transfer_error};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::image::{ExportOptions, Image, Images};
 use crate::layer::Compression;
@@ -33,8 +33,6 @@ pub(in crate::cli) struct Args {
     force_compression: bool,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
     disable_content_trust: Option<String>,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 /// Runs the command.
@@ -52,7 +50,7 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         force_compression: args.force_compression,
         ..ExportOptions::default()
     };
-    let client = args.registry.client()?;
+    let client = client(ctx)?;
     let (_, _, images) = ctx.open()?;
     let names = match args.all_tags {
         false => vec![name],
@@ -81,7 +79,7 @@ fn push(
     if !quiet {
         ctx.out.line(&format!("The push refers to repository [{}]", name.name()))?;
     }
-    let pushed = send(image, name, client, options, quiet, images)?;
+    let pushed = send(image, name, client, options, false, quiet, images)?;
     if quiet {
         return ctx.out.line(&name.to_string());
     }
@@ -103,11 +101,12 @@ pub(in crate::cli) fn send(
     name: &Reference,
     client: &Client,
     options: &ExportOptions,
+    by_digest: bool,
     quiet: bool,
     images: &Images,
 ) -> Result<Pushed, CliError> {
     let (sink, live) = progress(quiet, "Pushing");
-    let push = Push { client, images, options, sink };
+    let push = Push { client, images, options, by_digest, sink };
     let pushed = push.image(image, name).map_err(|e| transfer_error(&e));
     drop(live);
     pushed

@@ -1,6 +1,6 @@
 //! `rbuild search`: repositories by name.
 
-use super::{RegistryArgs, registry_error};
+use super::{client, registry_error};
 use crate::cli::image_commands::list_with;
 use crate::cli::table::table;
 use crate::cli::template::Template;
@@ -30,8 +30,6 @@ pub(in crate::cli) struct Args {
     /// Do not cut descriptions
     #[arg(long)]
     no_trunc: bool,
-    #[command(flatten)]
-    registry: RegistryArgs,
 }
 
 /// Runs the command.
@@ -42,7 +40,7 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         Some((host, term)) if host.contains(['.', ':']) || host == "localhost" => (host, term),
         _ => ("docker.io", args.term.as_str()),
     };
-    let client = args.registry.client()?;
+    let client = client(ctx)?;
     let found = client.search(registry, term, args.limit as usize).map_err(|e| registry_error(&e))?;
     let found: Vec<&Repository> = found.iter().filter(|r| filters.iter().all(|f| f.passes(r))).collect();
     let short = |text: &str| match args.no_trunc || text.chars().count() <= DESCRIPTION {
