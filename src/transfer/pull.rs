@@ -98,7 +98,9 @@ impl Pull<'_> {
         let chosen = choose(self.client, name, found, &wanted)?;
         let config_bytes = self.client.blob_bytes(name, &chosen.manifest.config, CONFIG_LIMIT)?;
         let config = receiver.config(&config_bytes, &chosen.manifest)?;
-        self.check_platform(name, &config)?;
+        if chosen.descriptor.digest == digest {
+            self.check_platform(name, &config)?;
+        }
         let fetched = self.layers(name, &chosen, &config, &receiver)?;
         let before = self.images.resolve(&name.to_string()).ok().map(|image| image.descriptor.digest);
         let up_to_date = before.as_ref() == Some(&chosen.descriptor.digest);
