@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
 }
 
 /// Docker indents by four.
-fn pretty(value: &Value) -> Result<String, CliError> {
+pub(super) fn pretty(value: &Value) -> Result<String, CliError> {
     let mut out = Vec::new();
     let four = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, four))?;

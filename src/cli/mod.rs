@@ -15,7 +15,9 @@ mod images;
 mod import;
 mod info;
 mod inspect;
+mod listing;
 mod load;
+mod network;
 mod network_flags;
 mod output;
 mod prune;
@@ -75,6 +77,9 @@ enum Command {
     /// Disk use, clean-up and what works here
     #[command(subcommand)]
     System(system::SystemCommand),
+    /// Networks between containers
+    #[command(subcommand)]
+    Network(Box<network::NetworkCommand>),
     /// The commands about images as a group
     #[command(subcommand, name = "image")]
     Group(Box<image_commands::GroupCommand>),
@@ -125,6 +130,7 @@ fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
         Command::Version(args) => info::version(&args, ctx),
         Command::Builder(command) => builder::run(&command, ctx),
         Command::System(command) => system::run(&command, ctx),
+        Command::Network(command) => network::run(&command, ctx),
         Command::Group(command) => image_commands::run_group(&command, ctx),
         Command::Login(args) => registry::login::run(&args, ctx),
         Command::Logout(args) => registry::login::run_out(&args, ctx),

@@ -94,7 +94,7 @@ fn label(text: &str) -> Filter {
 }
 
 /// Reads a point in time: a duration before now as Go writes it, seconds since 1970, or a date with or without time.
-fn until(text: &str, now: i64) -> Result<i64, String> {
+pub(super) fn until(text: &str, now: i64) -> Result<i64, String> {
     let bad =
         || format!("{text:?} is neither a duration such as 24h nor a time such as 2006-01-02T15:04:05Z");
     if let Ok(seconds) = text.parse::<i64>() {

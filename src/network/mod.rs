@@ -4,8 +4,11 @@
 //! (`bridge`) behind NAT (`firewall`); rootless a helper program connects it (`helper`). All talk with the kernel is
 //! netlink, done here: no `ip`, `nft` or `iptables` is run, which costs a process each and may not be installed.
 //!
+//! Containers join networks of the user's making too ([`Membership`]): `definition` and `live` are the files, `lan` the
+//! kernel's side of them, `keeper` the process that publishes ports and answers names.
+//!
 //! Knows nothing of sandboxes, stores or Dockerfiles: it hands out the descriptor and the content of two files in
-//! `/etc`. IPv6 reaches the outside only rootless, by pasta.
+//! `/etc`. IPv6 reaches the outside rootless, by pasta, and from networks that were made with `--ipv6`.
 
 mod bridge;
 mod cidr;
@@ -20,6 +23,7 @@ mod keeper;
 mod lan;
 mod links;
 mod live;
+mod manage;
 mod membership;
 mod mode;
 mod netns;
@@ -40,6 +44,7 @@ pub use helper::HelperKind;
 pub use hosts::{ExtraHost, HostAddress, hosts_file};
 pub use keeper::helper_main;
 pub use live::{Endpoint, LiveNetwork, Lives, PortBinding};
+pub use manage::{create_network, default_subnet, predefined_id, remove_network};
 pub use membership::{JoinRequest, Membership, NetworkChange, sweep_networks};
 pub use mode::NetworkMode;
 pub use netns::IsolatedNetwork;

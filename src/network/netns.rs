@@ -110,5 +110,6 @@ impl IsolatedNetwork {
 
 /// Sends the requests in one go and reports the first refusal.
 pub(super) fn run(route: &mut Netlink, requests: &[crate::sys::netlink::Request]) -> io::Result<()> {
-    route.run(requests)?.into_iter().collect()
+    // the kernel refuses a packet without a message
+    if requests.is_empty() { Ok(()) } else { route.run(requests)?.into_iter().collect() }
 }

@@ -1,0 +1,165 @@
+//! What the lists of networks and volumes share: filters by label, the table, templates.
+
+use super::image_commands::list_with;
+use super::table::table;
+use super::template::Template;
+use super::{CliError, Ctx};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// How a list is printed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Look {
+    /// Print with a template, as a table, or as json
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// Only the first column
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Look {
+    /// Prints rows; `columns` are the fields of the table, the first one is what `--quiet` shows.
+    pub(super) fn print(
+        &self,
+        ctx: &Ctx,
+        rows: &[Value],
+        columns: &[&str],
+        title: &dyn Fn(&str) -> String,
+    ) -> Result<(), CliError> {
+        let cell = |row: &Value, column: &str| row[column].as_str().unwrap_or_default().to_owned();
+        let text = match self.format.as_deref().filter(|format| *format != "table") {
+            Some(format) => list_with(&Template::parse(format)?, rows, title)?,
+            None if self.quiet => rows.iter().map(|row| cell(row, columns[0]) + "\n").collect(),
+            None => {
+                let head = vec![columns.iter().map(|column| title(column)).collect::<Vec<String>>()];
+                let body = rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect());
+                table(&head.into_iter().chain(body).collect::<Vec<_>>())
+            }
+        };
+        ctx.out.text(&text)
+    }
+}
+
+/// One `--filter`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl Wanted {
+    /// Reads them; `known` are the keys that the command takes.
+    pub(super) fn all(texts: &[String], known: &[&str]) -> Result<Vec<Self>, CliError> {
+        let one = |text: &String| {
+            let (key, value) = text
+                .split_once('=')
+                .ok_or_else(|| CliError::new(format!("invalid filter {text:?}: expected KEY=VALUE")))?;
+            if !known.contains(&key) {
+                return Err(CliError::new(format!("invalid filter {key:?}"))
+                    .hint(format!("the filters here are {}", known.join(", "))));
+            }
+            Ok(Self { key: key.to_owned(), value: value.to_owned() })
+        };
+        texts.iter().map(one).collect()
+    }
+
+    /// Reads the value as yes or no.
+    pub(super) fn truth(&self) -> Result<bool, CliError> {
+        match self.value.as_str() {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            other => {
+                Err(CliError::new(format!("invalid filter {}={other}: expected true or false", self.key)))
+            }
+        }
+    }
+
+    /// Says whether labels have `KEY` or `KEY=VALUE`.
+    pub(super) fn fits(&self, labels: &BTreeMap<String, String>) -> bool {
+        match self.value.split_once('=') {
+            Some((key, value)) => labels.get(key).is_some_and(|have| have == value),
+            None => labels.contains_key(&self.value),
+        }
+    }
+}
+
+/// Says whether all filters of some kinds have one that fits: several of one kind are alternatives, as docker has it, but
+/// labels must all be there.
+pub(super) fn pass(
+    wanted: &[Wanted],
+    fits: &dyn Fn(&Wanted) -> Result<bool, CliError>,
+) -> Result<bool, CliError> {
+    let mut kinds: BTreeMap<&str, bool> = BTreeMap::new();
+    for one in wanted {
+        let fit = fits(one)?;
+        let kind = kinds.entry(one.key.as_str()).or_insert(one.key.starts_with("label"));
+        *kind = if one.key.starts_with("label") { *kind && fit } else { *kind || fit };
+    }
+    Ok(kinds.values().all(|fit| *fit))
+}
+
+/// Writes labels as docker lists them.
+pub(super) fn labels_text(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Reads `KEY=VALUE` flags; a key without a value has an empty one.
+pub(super) fn pairs(texts: &[String]) -> BTreeMap<String, String> {
+    texts
+        .iter()
+        .map(|text| {
+            let (key, value) = super::values::pair(text);
+            (key, value.unwrap_or_default())
+        })
+        .collect()
+}
+
+/// Prints what `inspect` found, then fails if something was missing.
+pub(super) fn print_found(
+    ctx: &Ctx,
+    found: Vec<Value>,
+    missing: Vec<CliError>,
+    format: Option<&str>,
+) -> super::CommandResult {
+    match format.map(Template::parse).transpose()? {
+        Some(template) => {
+            for value in &found {
+                ctx.out.line(&template.render(value)?)?;
+            }
+        }
+        None => ctx.out.line(&super::inspect::pretty(&Value::Array(found))?)?,
+    }
+    finish(missing)
+}
+
+/// Succeeds, or fails with all that went wrong.
+pub(super) fn finish(mut failed: Vec<CliError>) -> super::CommandResult {
+    match failed.len() {
+        0 => Ok(std::process::ExitCode::SUCCESS),
+        1 => Err(failed.remove(0)),
+        _ => Err(CliError::new(failed.iter().map(|e| e.message.as_str()).collect::<Vec<_>>().join("\n"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_alternatives_but_labels() {
+        let wanted = |texts: &[&str]| {
+            let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
+            Wanted::all(&texts, &["name", "label"])
+        };
+        let labels = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())]);
+        let check = |texts: &[&str]| {
+            let fits =
+                |one: &Wanted| Ok(if one.key == "name" { one.value == "x" } else { one.fits(&labels) });
+            pass(&wanted(texts).unwrap(), &fits).unwrap()
+        };
+        assert!(check(&[]) && check(&["name=x", "name=y"]) && check(&["label=a=1", "label=b"]));
+        assert!(!check(&["name=y"]) && !check(&["label=a", "label=c"]) && !check(&["name=x", "label=a=2"]));
+        assert!(wanted(&["what=1"]).is_err() && wanted(&["name"]).is_err());
+    }
+}

@@ -1,0 +1,54 @@
+//! `rbuild network`: the commands about networks, with docker's flags and words.
+
+mod create;
+mod list;
+mod remove;
+
+use super::{CliError, CommandResult, Ctx};
+use crate::network::{NetEnv, NetworkError};
+use crate::runtime::network::networks;
+use crate::sandbox::rootless;
+use std::path::PathBuf;
+
+/// The commands.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum NetworkCommand {
+    /// Make a network
+    Create(create::Args),
+    /// Show all about networks
+    Inspect(list::InspectArgs),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(list::Args),
+    /// Remove networks that no running container is in
+    Prune(remove::PruneArgs),
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm(remove::Args),
+}
+
+/// Runs one of them.
+pub(super) fn run(command: &NetworkCommand, ctx: &Ctx) -> CommandResult {
+    match command {
+        NetworkCommand::Create(args) => create::run(args, ctx),
+        NetworkCommand::Inspect(args) => list::inspect(args, ctx),
+        NetworkCommand::Ls(args) => list::run(args, ctx),
+        NetworkCommand::Prune(args) => remove::prune(args, ctx),
+        NetworkCommand::Rm(args) => remove::run(args, ctx),
+    }
+}
+
+/// Where networks are kept, and the host that they are on.
+fn place(ctx: &Ctx) -> Result<(PathBuf, NetEnv), CliError> {
+    let (store, ..) = ctx.open()?;
+    Ok((networks(&store), NetEnv::new(rootless::state().is_some())))
+}
+
+fn refused(error: NetworkError) -> CliError {
+    let hint = error.hint();
+    let error = CliError::from_error(&error);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
