@@ -219,16 +219,20 @@ fn a_build_keeps_the_cache_within_its_limit() {
     }
     assert!(last.contains("Removed ") && last.contains("RBUILD_KEEP_STORAGE"), "{last}");
     assert!(last.find("Built ") < last.find("Removed "), "{last}");
-    let count = || std::fs::read_dir(space.store().join("snapshots")).unwrap().count();
+    // without the further names that images give them
+    let count = || {
+        let all = std::fs::read_dir(space.store().join("snapshots")).unwrap();
+        all.filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir()).count()
+    };
     let before = count();
     // 0 is no limit
     for name in ["g", "h", "i"] {
         assert!(!build(name, "0").ok().stderr.contains("Removed "));
     }
-    assert_eq!(count(), before + 6, "a snapshot and its chain id each");
+    assert_eq!(count(), before + 3);
     // a build that runs nothing does nothing
     assert!(!build("i", "1").ok().stderr.contains("Removed "));
-    assert_eq!(count(), before + 6);
+    assert_eq!(count(), before + 3);
     build("i", "much").refuses(1, &["RBUILD_KEEP_STORAGE", "much"]);
 }
 

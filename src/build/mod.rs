@@ -91,7 +91,9 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     for unused in &plan.unused_build_args {
         sink.send(Event::Warning(format!("--build-arg {unused} is not used by any ARG of the Dockerfile")));
     }
-    let image = images.assemble(assembly(request, &plan, &results))?;
+    let assembly = assembly(request, &plan, &results);
+    let deferred = !request.wants_image && images.defer(&assembly)?;
+    let image = if deferred { None } else { Some(images.assemble(assembly)?) };
     Ok(Built { image, warnings: plan.warnings, epoch: plan.epoch })
 }
 

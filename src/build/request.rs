@@ -93,13 +93,15 @@ pub struct BuildRequest {
     pub explain: bool,
     /// When registries are asked for base images.
     pub pull: PullPolicy,
+    /// Whether the image itself is wanted, not only its names.
+    pub wants_image: bool,
 }
 
 /// What a build gave.
 #[derive(Debug, Clone)]
 pub struct Built {
-    /// The image.
-    pub image: ImageId,
+    /// The image; `None` when it has its names and nobody has asked for more, so that its ID is not known yet.
+    pub image: Option<ImageId>,
     /// What the checks found.
     pub warnings: Vec<Warning>,
     /// `SOURCE_DATE_EPOCH` in seconds, when it was given.

@@ -117,7 +117,7 @@ impl Collector {
 /// went into one is needed.
 fn roots(images: &Images, snapshots: &Snapshots) -> Result<Vec<ResultId>, GcError> {
     let mut roots = images.roots()?.0;
-    if !images.list()?.damaged.is_empty() {
+    if images.any_damaged()? {
         let of_an_image = |info: &SnapshotInfo| info.chain.is_some() || !info.aliases.is_empty();
         roots.extend(snapshots.list()?.into_iter().filter(of_an_image).map(|info| info.id));
     }

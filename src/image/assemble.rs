@@ -12,7 +12,7 @@
 use super::layers::CLAMP;
 use super::time::{format_time, now, parse_time};
 use super::{Image, ImageError, Images, documents};
-use crate::digest::{ChainId, DiffId, ImageId, ResultId};
+use crate::digest::{ChainId, DiffId, Digest, ImageId, ResultId};
 use crate::layer;
 use crate::oci::{Descriptor, History, ImageConfig, Manifest, RootFs, media_type};
 use crate::plan::BaseImage;
@@ -54,6 +54,23 @@ pub(super) struct NewLayer {
     pub(super) tar_size: u64,
 }
 
+/// An image whose documents are in the store.
+pub(super) struct Written {
+    pub(super) id: ImageId,
+    pub(super) manifest: Descriptor,
+    /// The manifest of the same image with other annotations.
+    other: Option<Digest>,
+}
+
+impl Written {
+    /// The same image with other annotations need not stay when it has no name.
+    pub(super) fn drop_other(&self, entries: &mut Vec<Descriptor>) {
+        if let Some(other) = &self.other {
+            entries.retain(|e| e.digest != *other || super::index::name_of(e).is_some());
+        }
+    }
+}
+
 impl Images {
     /// Makes an image of step results and gives it its names.
     ///
@@ -65,14 +82,25 @@ impl Images {
     pub fn assemble(&self, request: AssembleRequest) -> Result<ImageId, ImageError> {
         let _held = self.hold_blobs()?;
         let base = request.base.as_ref().map(|b| self.get(&b.image)).transpose()?;
+        let written = self.assemble_on(&request, base.as_ref())?;
+        self.list_image(&written, &request.names)?;
+        Ok(written.id)
+    }
+
+    /// Makes an image and leaves it without a place in the list; the caller holds the blobs.
+    pub(super) fn assemble_on(
+        &self,
+        request: &AssembleRequest,
+        base: Option<&Image>,
+    ) -> Result<Written, ImageError> {
         let with_layer = request.history.iter().filter(|h| !h.empty_layer).count();
         if with_layer != request.layers.len() {
             let why = format!("{with_layer} lines of history with a layer, {} layers", request.layers.len());
             return Err(ImageError::Assemble(why));
         }
-        let mut history = self.dated_history(&request, base.as_ref())?;
+        let mut history = self.dated_history(request, base)?;
         let layers = if request.squash {
-            let squashed = self.squash(base.as_ref(), &request.layers, request.epoch)?;
+            let squashed = self.squash(base, &request.layers, request.epoch)?;
             super::squash::rewrite_history(&mut history, squashed.is_some(), request.base.as_ref());
             squashed.into_iter().collect()
         } else {
@@ -80,7 +108,7 @@ impl Images {
             drop_empty(&mut history, &layers);
             layers.into_iter().flatten().collect::<Vec<_>>()
         };
-        self.keep(&request, base.as_ref(), history, &layers)
+        self.keep(request, base, history, &layers)
     }
 
     /// Gives each result its diff ID and size, all at the same time; `None` for one that changed nothing.
@@ -114,14 +142,14 @@ impl Images {
         Ok(changed.then_some(NewLayer { result: *result, diff_id, tar_size }))
     }
 
-    /// Writes the documents, makes the stack findable by its chain IDs and gives the names.
+    /// Writes the documents and makes the stack findable by its chain IDs.
     fn keep(
         &self,
         request: &AssembleRequest,
         base: Option<&Image>,
         history: Vec<History>,
         layers: &[NewLayer],
-    ) -> Result<ImageId, ImageError> {
+    ) -> Result<Written, ImageError> {
         let mut diff_ids = base.map_or_else(Vec::new, |b| b.config.rootfs.diff_ids.clone());
         let mut chain: Option<ChainId> = base.and_then(|b| b.chain_ids().pop());
         for layer in layers {
@@ -151,7 +179,7 @@ impl Images {
             layers: descriptors(base, layers, request.epoch),
             annotations: request.annotations.clone(),
         };
-        self.store_image(&config, manifest, &request.annotations, &request.names)
+        self.put_documents(&config, manifest, &request.annotations)
     }
 
     /// Writes config and manifest, unless there is an image of this config with these annotations, and gives it the names.
@@ -162,11 +190,23 @@ impl Images {
         annotations: &BTreeMap<String, String>,
         names: &[Reference],
     ) -> Result<ImageId, ImageError> {
+        let written = self.put_documents(config, manifest, annotations)?;
+        self.list_image(&written, names)?;
+        Ok(written.id)
+    }
+
+    /// Writes config and manifest, unless there is an image of this config with these annotations.
+    fn put_documents(
+        &self,
+        config: &ImageConfig,
+        manifest: impl FnOnce(Descriptor) -> Manifest,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Written, ImageError> {
         let config = documents::to_json(config);
         let config_descriptor = documents::describe(media_type::CONFIG, &config);
         let id = ImageId(config_descriptor.digest.clone());
-        let existing = self.get(&id).ok();
-        let descriptor = match &existing {
+        let existing = self.listed(&id)?;
+        let manifest = match &existing {
             Some(existing) if existing.manifest.annotations == *annotations => existing.descriptor.clone(),
             _ => {
                 let manifest = documents::to_json(&manifest(config_descriptor));
@@ -175,20 +215,22 @@ impl Images {
                 documents::describe(media_type::MANIFEST, &manifest)
             }
         };
+        let other = existing.map(|old| old.descriptor.digest).filter(|old| *old != manifest.digest);
+        Ok(Written { id, manifest, other })
+    }
+
+    /// Gives an image a place in the list, with these names or without any.
+    fn list_image(&self, written: &Written, names: &[Reference]) -> Result<(), ImageError> {
         self.change_entries(|entries| {
             if names.is_empty() {
-                super::index::put(entries, &descriptor, None);
+                super::index::put(entries, &written.manifest, None);
             }
             for name in names {
-                super::index::put(entries, &descriptor, Some(name));
+                super::index::put(entries, &written.manifest, Some(name));
             }
-            // the same image with other annotations: it need not stay when it has no name
-            if let Some(old) = existing.filter(|old| old.descriptor.digest != descriptor.digest) {
-                entries.retain(|e| e.digest != old.descriptor.digest || super::index::name_of(e).is_some());
-            }
+            written.drop_other(entries);
             Ok(())
-        })?;
-        Ok(id)
+        })
     }
 
     /// Gives every new line its time.

@@ -70,6 +70,12 @@ pub enum ImageError {
         /// What does not fit.
         why: String,
     },
+    /// An image that nobody had asked for yet cannot be assembled.
+    #[error("the image of the last build cannot be read: {why}; build it again")]
+    Pending {
+        /// What is wrong with its record.
+        why: String,
+    },
     /// The list of images cannot be read.
     #[error("the list of images {} is damaged: {source}; move it away, then build, load or import again", path.display())]
     List {

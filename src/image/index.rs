@@ -126,6 +126,19 @@ pub(super) fn put(
     before
 }
 
+/// Puts a manifest in the place of another under all its names.
+pub(super) fn replace(entries: &mut Vec<Descriptor>, old: &Digest, manifest: &Descriptor) {
+    for entry in entries.iter_mut().filter(|e| e.digest == *old) {
+        let annotations = std::mem::take(&mut entry.annotations);
+        *entry = Descriptor { annotations, ..manifest.clone() };
+    }
+    // a name takes the place of "no name"
+    let named = |e: &Descriptor| e.digest == manifest.digest && name_of(e).is_some();
+    if entries.iter().any(named) {
+        entries.retain(|e| e.digest != manifest.digest || name_of(e).is_some());
+    }
+}
+
 /// Takes a name away; with `keep` an image that has no other stays as an entry without name.
 pub(super) fn unput(entries: &mut Vec<Descriptor>, name: &Reference, keep: bool) -> bool {
     let Some(at) = entries.iter().position(|e| name_of(e).as_ref() == Some(name)) else { return false };

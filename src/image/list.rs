@@ -34,7 +34,7 @@ pub enum Filter {
 impl Images {
     /// Lists all images; damaged ones are told apart instead of being an error.
     pub fn list(&self) -> Result<Listing, ImageError> {
-        let entries = self.entries()?;
+        let entries = self.settled(&|_| true)?;
         let mut seen: HashSet<Digest> = HashSet::new();
         let mut listing = Listing::default();
         for entry in &entries {

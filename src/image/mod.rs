@@ -25,6 +25,7 @@ mod list;
 mod load;
 mod merge;
 mod output;
+mod pending;
 mod receive;
 mod remove;
 mod send;
@@ -56,6 +57,7 @@ use crate::reference::Reference;
 use crate::snapshot::Snapshots;
 use crate::store::{Lock, LockKind, Store};
 use documents::MANIFEST_LIMIT;
+use pending::is_pending;
 use std::collections::HashMap;
 
 /// Held shared while blobs are being used that no name may point to yet, exclusively while some are removed.
@@ -124,13 +126,16 @@ impl Images {
     /// # Errors
     /// There is none, several IDs begin so, or the image's documents are damaged.
     pub fn resolve(&self, text: &str) -> Result<Image, ImageError> {
-        let entries = self.entries()?;
+        let mut entries = self.entries()?;
+        if entries.iter().any(is_pending) {
+            entries = self.settled_for(text, entries)?;
+        }
         if let Some(entry) = self.find_name(&entries, text) {
             return self.read_image(entry, &entries);
         }
         let prefix = text.strip_prefix("sha256:").unwrap_or(text);
         let hex = prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let mut found = match hex && !prefix.is_empty() && prefix.len() <= 64 {
+        let mut found = match is_beginning(text) {
             true => self.find_id(&entries, prefix),
             false => Vec::new(),
         };
@@ -151,10 +156,34 @@ impl Images {
         }
     }
 
+    /// Assembles the pending images that a text may mean: that of its name, or all if it may be an ID.
+    fn settled_for(&self, text: &str, entries: Vec<Descriptor>) -> Result<Vec<Descriptor>, ImageError> {
+        let wanted = text.parse::<Reference>().ok();
+        if let Some(wanted) = wanted.as_ref().filter(|wanted| wanted.digest().is_some()) {
+            return self.settled(&|entry| pending::may_be(entry, wanted));
+        }
+        match self.find_name(&entries, text) {
+            Some(found) if !is_pending(found) => Ok(entries),
+            Some(found) => self.settled(&|entry| entry.digest == found.digest),
+            None if is_beginning(text) => self.settled(&|_| true),
+            None => Ok(entries),
+        }
+    }
+
     /// Finds an image by its whole ID.
     pub fn get(&self, id: &ImageId) -> Result<Image, ImageError> {
-        let mut found = self.find_id(&self.entries()?, id.0.encoded());
+        let mut entries = self.entries()?;
+        let mut found = self.find_id(&entries, id.0.encoded());
+        if found.is_empty() && entries.iter().any(is_pending) {
+            entries = self.settled(&|_| true)?;
+            found = self.find_id(&entries, id.0.encoded());
+        }
         found.pop().ok_or_else(|| ImageError::NotFound { name: id.to_string(), hint: None })
+    }
+
+    /// Finds an image by its whole ID among those that are assembled.
+    fn listed(&self, id: &ImageId) -> Result<Option<Image>, ImageError> {
+        Ok(self.find_id(&self.entries()?, id.0.encoded()).pop())
     }
 
     /// Gives the config of an image.
@@ -176,14 +205,12 @@ impl Images {
 
     /// Gives the results and blobs that images need, as roots for garbage collection.
     pub fn roots(&self) -> Result<(Vec<ResultId>, Vec<Digest>), ImageError> {
-        let entries = self.entries()?;
         let (mut results, mut blobs) = (Vec::new(), Vec::new());
-        for entry in &entries {
+        for entry in &self.entries()? {
             blobs.push(entry.digest.clone());
-            let Ok(image) = self.read_image(entry, &entries) else { continue };
-            blobs.push(image.id.0.clone());
-            blobs.extend(image.manifest.layers.iter().map(|l| l.digest.clone()));
-            results.extend(image.chain_ids().iter().map(ResultId::chain));
+            let Ok(needs) = self.needs(entry) else { continue };
+            blobs.extend(needs.blobs);
+            results.extend(needs.results);
         }
         Ok((results, blobs))
     }
@@ -210,7 +237,7 @@ impl Images {
     /// Finds the images whose ID begins so; damaged ones are passed over.
     fn find_id(&self, entries: &[Descriptor], prefix: &str) -> Vec<Image> {
         let mut found: HashMap<ImageId, Image> = HashMap::new();
-        for entry in entries {
+        for entry in entries.iter().filter(|entry| !is_pending(entry)) {
             if let Ok(image) = self.read_image(entry, entries)
                 && image.id.0.encoded().starts_with(prefix)
             {
@@ -224,6 +251,11 @@ impl Images {
 
     /// Reads the documents that an entry leads to and checks them against each other.
     fn read_image(&self, entry: &Descriptor, entries: &[Descriptor]) -> Result<Image, ImageError> {
+        if is_pending(entry) {
+            // it could not be assembled before, for this reason
+            self.settle(entry)?;
+            return Err(ImageError::Pending { why: "it is being replaced just now".into() });
+        }
         let bytes = self.store.blobs().read(&entry.digest, MANIFEST_LIMIT)?;
         let manifest = match documents::parse_document(&bytes, &entry.media_type)? {
             Document::Manifest(manifest) => manifest,
@@ -238,6 +270,12 @@ impl Images {
         let descriptor = Descriptor { annotations: Default::default(), ..entry.clone() };
         Ok(Image { id: ImageId(manifest.config.digest.clone()), descriptor, manifest, config, names })
     }
+}
+
+/// Says whether an image ID may begin so.
+fn is_beginning(text: &str) -> bool {
+    let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+    (1..=64).contains(&prefix.len()) && prefix.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Finds the name that a mistyped one may mean.

@@ -127,7 +127,7 @@ impl Images {
     /// needs cannot be known.
     pub fn prune_blobs(&self) -> Result<u64, ImageError> {
         let Some(_alone) = self.store.try_lock(BLOB_LOCK, LockKind::Exclusive)? else { return Ok(0) };
-        if !self.list()?.damaged.is_empty() {
+        if self.any_damaged()? {
             return Ok(0);
         }
         let used: HashSet<Digest> = self.roots()?.1.into_iter().collect();
@@ -144,12 +144,11 @@ impl Images {
     /// yet, they stay for the garbage collector.
     fn sweep(&self, image: &Image) -> Result<(), ImageError> {
         let Some(_alone) = self.store.try_lock(BLOB_LOCK, LockKind::Exclusive)? else { return Ok(()) };
-        let left = self.entries()?;
         let mut used: HashSet<Digest> = HashSet::new();
-        for entry in &left {
+        for entry in &self.entries()? {
             // What a damaged image needs cannot be known, so nothing is removed.
-            let Ok(other) = self.read_image(entry, &left) else { return Ok(()) };
-            used.extend(blobs(&other));
+            let Ok(needs) = self.needs(entry) else { return Ok(()) };
+            used.extend(needs.blobs);
         }
         for digest in blobs(image).into_iter().filter(|d| !used.contains(d)) {
             self.store.blobs().remove(&digest)?;

@@ -233,6 +233,97 @@ fn an_image_is_assembled_and_keeps_its_promises() {
 }
 
 #[test]
+fn an_image_that_nobody_asked_for_yet_is_assembled_when_somebody_does() {
+    if skip() {
+        return;
+    }
+    let space = Space::new();
+    let images = &space.images;
+    let base = space.import("base");
+    let request = space.request(&base, &["app:v1", "example.org/team/app"]);
+    // without a name there would be no way to ask
+    assert!(!images.defer(&AssembleRequest { names: Vec::new(), ..request.clone() }).unwrap());
+    assert!(images.defer(&request).unwrap());
+    assert!(images.defer(&request).unwrap(), "the same again");
+    let pending = || images.entries().unwrap().iter().filter(|e| pending::is_pending(e)).count();
+    assert_eq!(pending(), 2);
+    let unknown = |result: &ResultId| images.snapshots.layer(result).unwrap().diff_id.is_none();
+    // asking for another image, by name or ID, leaves it as it is, and so does finding out what is needed
+    assert_eq!(images.resolve("base").unwrap().id, base.id);
+    assert_eq!(images.get(&base.id).unwrap().id, base.id);
+    assert!(!images.any_damaged().unwrap());
+    let (results, blobs) = images.roots().unwrap();
+    assert!(request.layers.iter().all(|layer| results.contains(layer)) && results.contains(&base.top()));
+    assert!(blobs.contains(&base.id.0) && blobs.contains(&base.descriptor.digest));
+    assert_eq!(images.prune_blobs().unwrap(), 0);
+    // its base may go: what it needs of it stays
+    images.remove("base", false, &|_| None).unwrap();
+    assert_eq!(pending(), 2);
+    assert!(request.layers.iter().all(unknown), "no layer has been read");
+    let image = images.resolve("app:v1").unwrap();
+    images.validate(&image.id).unwrap();
+    assert_eq!(image.names.len(), 2);
+    assert_eq!(images.entries().unwrap().len(), 2);
+    assert!(!images.defer(&request).unwrap(), "now all digests are known");
+    assert!(images.prune_blobs().unwrap() > 0, "the documents of the base are needed no more");
+    images.validate(&image.id).unwrap();
+}
+
+#[test]
+fn a_deferred_image_has_the_id_that_it_would_have_had_at_once() {
+    if skip() {
+        return;
+    }
+    let space = Space::new();
+    let base = space.import("base");
+    for epoch in [None, Some(1_600_000_000)] {
+        let request = AssembleRequest { epoch, ..space.request(&base, &["app"]) };
+        assert!(space.images.defer(&request).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        // two at once: both get it
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            let ask = || scope.spawn(|| space.images.resolve("app").unwrap().id);
+            let both = [ask(), ask()];
+            both.map(|thread| thread.join().unwrap()).to_vec()
+        });
+        assert_eq!(ids[0], ids[1]);
+        assert_eq!(space.images.assemble(request).unwrap(), ids[0], "{epoch:?}");
+    }
+}
+
+#[test]
+fn a_deferred_image_may_lose_its_name_and_one_without_layers_says_so() {
+    if skip() {
+        return;
+    }
+    let space = Space::new();
+    let base = space.import("base");
+    let request = space.request(&base, &["app"]);
+    assert!(space.images.defer(&request).unwrap());
+    let other = AssembleRequest {
+        layers: request.layers[..1].to_vec(),
+        history: request.history[..2].to_vec(),
+        ..request.clone()
+    };
+    assert!(space.images.defer(&other).unwrap());
+    let listing = space.images.list().unwrap();
+    assert_eq!(listing.images.iter().filter(|image| image.names.is_empty()).count(), 1, "the first app");
+    assert_eq!(listing.images.len(), 3);
+    // the snapshots are gone, as after a power cut
+    let third = space.step(&base.top(), |upper| fs::write(upper.join("x"), "x").unwrap());
+    let lost = AssembleRequest { layers: vec![third], history: request.history[..2].to_vec(), ..request };
+    assert!(space.images.defer(&lost).unwrap());
+    fs::remove_dir_all(space.path("store/snapshots").join(third.to_string())).unwrap();
+    let fresh = Images::new(space.images.store.clone(), Snapshots::new(space.images.store.clone()));
+    assert!(fresh.resolve("app").unwrap_err().to_string().contains("not in the store"));
+    assert_eq!(fresh.list().unwrap().damaged.len(), 1);
+    assert_eq!(fresh.resolve("base").unwrap().id, base.id);
+    // it can be named anew, or lose its name
+    assert_eq!(fresh.remove("app", false, &|_| None).unwrap().len(), 1);
+    assert!(matches!(fresh.resolve("app"), Err(ImageError::NotFound { .. })));
+}
+
+#[test]
 fn two_stores_agree_when_there_is_an_epoch() {
     if skip() {
         return;

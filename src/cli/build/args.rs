@@ -182,6 +182,13 @@ switches! {
     }
 }
 
+impl BuildArgs {
+    /// Says whether the image's ID is to be printed or written down.
+    pub(super) fn wants_id(&self) -> bool {
+        self.switches.quiet || self.iidfile.is_some() || self.metadata_file.is_some()
+    }
+}
+
 /// What other builders have: some of it is always so here, some is not available, and then it is said.
 #[derive(Debug, Args)]
 pub(super) struct Elsewhere {

@@ -58,7 +58,9 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     let records = build::records(&store);
     let collector = Collector::new(store.clone(), snapshots.clone(), images.clone(), records);
     // as long as nothing runs a signal may simply end us
-    let request = request(args, &settings, &origins, &store, &images, ctx)?;
+    let mut request = request(args, &settings, &origins, &store, &images, ctx)?;
+    // who only gives a name need not wait for the ID
+    request.wants_image = !outputs.is_empty() || args.wants_id();
     let processes = Arc::new(Processes::default());
     let stopping = processes.clone();
     let interrupt = Interrupt::watch(move || stopping.stop())?;
@@ -75,15 +77,17 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
             return Err(error);
         }
     };
-    // by its name, since there may be the same image with other annotations
-    let image = match request.names.first() {
-        Some(name) => images.resolve(&name.to_string())?,
-        None => images.get(&built.image)?,
+    let image = match (&built.image, request.names.first()) {
+        (None, _) => None,
+        // by its name, since there may be the same image with other annotations
+        (_, Some(name)) => Some(images.resolve(&name.to_string())?),
+        (Some(id), None) => Some(images.get(id)?),
     };
     let mut manifest = None;
     for spec in &outputs {
+        let Some(image) = &image else { continue };
         let names = &request.names;
-        let written = output::export(spec, &settings.annotations, names, built.epoch, &image, &images)?;
+        let written = output::export(spec, &settings.annotations, names, built.epoch, image, &images)?;
         manifest = manifest.or(written);
         if let Some(push) = spec.push {
             let quiet = args.switches.quiet || progress::is_quiet(args);
@@ -94,8 +98,8 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     if let Some(code) = interrupt.code() {
         return Err(CliError::new("interrupted").code(code));
     }
-    let manifest = manifest.as_ref().unwrap_or(&image.descriptor);
-    let code = output::finish(args, &request, &built, manifest, begun, ctx)?;
+    let manifest = manifest.or_else(|| image.map(|image| image.descriptor));
+    let code = output::finish(args, &request, &built, manifest.as_ref(), begun, ctx)?;
     tidy::tidy(&collector, keep);
     Ok(code)
 }
@@ -132,6 +136,7 @@ fn request(
         secrets: settings.secrets.clone(),
         jobs: settings.jobs,
         explain: args.switches.explain,
+        wants_image: true,
         pull: settings.pull,
         registry: ctx.registry.clone(),
     })

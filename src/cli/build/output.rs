@@ -4,6 +4,7 @@ use super::args::BuildArgs;
 use super::settings::Annotations;
 use crate::build::{BuildRequest, Built};
 use crate::cli::{CliError, CommandResult, Ctx, registry, talk, warnings};
+use crate::digest::ImageId;
 use crate::image::{Dest, ExportOptions, Image, Images, OutputKind, OutputSpec, PushKind, Target};
 use crate::oci::Descriptor;
 use crate::reference::Reference;
@@ -96,19 +97,21 @@ pub(super) fn finish(
     args: &BuildArgs,
     request: &BuildRequest,
     built: &Built,
-    manifest: &Descriptor,
+    manifest: Option<&Descriptor>,
     begun: Instant,
     ctx: &Ctx,
 ) -> CommandResult {
-    if let Some(path) = &args.metadata_file {
-        write(path, &format!("{:#}\n", metadata(request, built, manifest)))?;
-    }
-    if let Some(path) = &args.iidfile {
-        write(path, &built.image.to_string())?;
-    }
-    if args.switches.quiet {
-        ctx.out.line(&built.image.to_string())?;
-        return Ok(ExitCode::SUCCESS);
+    if let (Some(image), Some(manifest)) = (&built.image, manifest) {
+        if let Some(path) = &args.metadata_file {
+            write(path, &format!("{:#}\n", metadata(request, image, manifest)))?;
+        }
+        if let Some(path) = &args.iidfile {
+            write(path, &image.to_string())?;
+        }
+        if args.switches.quiet {
+            ctx.out.line(&image.to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let silent = ["quiet", "none", "rawjson"].contains(&args.progress.as_str());
     if args.progress != "rawjson" {
@@ -116,18 +119,21 @@ pub(super) fn finish(
     }
     if !silent {
         let names: Vec<String> = request.names.iter().map(Reference::familiar).collect();
-        let named = if names.is_empty() { String::new() } else { format!(" as {}", names.join(", ")) };
-        let id = built.image.0.short();
-        talk(&format!("Built {id}{named} in {:.1}s\n", begun.elapsed().as_secs_f64()));
+        let built = match (&built.image, names.join(", ")) {
+            (Some(image), names) if names.is_empty() => image.0.short().to_owned(),
+            (Some(image), names) => format!("{} as {names}", image.0.short()),
+            (None, names) => names,
+        };
+        talk(&format!("Built {built} in {:.1}s\n", begun.elapsed().as_secs_f64()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What buildx writes.
-fn metadata(request: &BuildRequest, built: &Built, manifest: &Descriptor) -> serde_json::Value {
+fn metadata(request: &BuildRequest, image: &ImageId, manifest: &Descriptor) -> serde_json::Value {
     let names: Vec<String> = request.names.iter().map(ToString::to_string).collect();
     let mut out = serde_json::json!({
-        "containerimage.config.digest": built.image.to_string(),
+        "containerimage.config.digest": image.to_string(),
         "containerimage.descriptor": manifest,
         "containerimage.digest": manifest.digest.to_string(),
     });
