@@ -176,6 +176,26 @@ fn config_changes_run_nothing() {
 }
 
 #[test]
+fn no_cache_starts_cache_mounts_with_a_mode_anew_and_leaves_plain_ones() {
+    let space = busybox();
+    let context = space.dockerfile(
+        "FROM busybox\nARG N\nRUN --mount=type=cache,target=/p --mount=type=cache,target=/m,mode=700 \
+         cat /p/f /m/f > /seen; echo $N >> /p/f; echo $N >> /m/f\n\
+         RUN --mount=type=cache,target=/m,mode=700 cat /m/f >> /seen\n",
+    );
+    let build = |n: &str, more: &[&str]| {
+        let arg = format!("N={n}");
+        space.build(&context, &[&["-t", "app", "--build-arg", &arg], more].concat()).ok();
+        space.stdout_of("app", &["cat", "/seen"]).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(build("1", &[]), "1");
+    assert_eq!(build("2", &[]), "1 1 1 2");
+    // both steps of one build see the same new directory
+    assert_eq!(build("3", &["--no-cache"]), "1 2 3");
+    assert_eq!(build("4", &[]), "1 2 3 3 3 4");
+}
+
+#[test]
 fn no_cache_runs_everything_and_is_remembered() {
     let space = busybox();
     let context = space.dockerfile(&format!("FROM busybox\n{MARK}\n"));

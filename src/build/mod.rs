@@ -79,6 +79,7 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
         jobs: request.jobs,
         explain: request.explain,
         place: format!("{name}\0{}", request.context.place()),
+        renewed: Default::default(),
         shared: None,
         memos: Default::default(),
     };

@@ -140,12 +140,8 @@ pub enum RunMount {
         from: From,
         /// Path in `from`.
         source: String,
-        /// Mode of a new cache's directory.
-        mode: u32,
-        /// Owner of a new cache's directory.
-        uid: u32,
-        /// Group of a new cache's directory.
-        gid: u32,
+        /// Look of a new cache's directory, when the mount says any of it.
+        look: Option<Look>,
         /// Writes fail.
         readonly: bool,
     },
@@ -188,6 +184,24 @@ pub enum RunMount {
         /// Group.
         gid: u32,
     },
+}
+
+/// Mode and owner of a new cache's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Default for Look {
+    /// 0755, root's.
+    fn default() -> Self {
+        Self { mode: 0o755, uid: 0, gid: 0 }
+    }
 }
 
 /// Who may use a cache mount at one time.

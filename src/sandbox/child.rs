@@ -107,14 +107,14 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
     staging.attach(&root.mount).doing(|| "attach the root file system".into())?;
     parts.own_nodes(&mut staging);
     let mut stubs = StubLog::default();
-    let mut place = |path: &[u8], want, last| {
+    let place = |stubs: &mut StubLog, path: &[u8], want, last| {
         stubs
             .place(root.mount.as_fd(), root.upper.as_ref().map(AsFd::as_fd), path, want, last)
             .doing(|| format!("prepare the mount point {}", show(path)))
     };
-    system::proc(place(b"proc", Point::Dir, Last::Keep)?, spec, &parts)?;
-    let dev = system::dev(place(b"dev", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
-    system::sys(place(b"sys", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
+    system::proc(place(&mut stubs, b"proc", Point::Dir, Last::Keep)?, spec, &parts)?;
+    let dev = system::dev(place(&mut stubs, b"dev", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
+    system::sys(place(&mut stubs, b"sys", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
     for mount in opened {
         let target = mount.target().to_vec();
         if crate::tree::TreePath::clean(&target).is_root() {
@@ -122,8 +122,10 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
         }
         let covers = mount.takes_the_look_of_its_place();
         let (tree, point) = mount.build(&mut staging, host, spec.privileged)?;
-        let at = place(&target, point, Last::Follow)?;
-        if covers {
+        let before = stubs.len();
+        let at = place(&mut stubs, &target, point, Last::Follow)?;
+        // what was made for the mount has no look of its own, and the mount stays as it is: open to all
+        if covers && stubs.len() == before {
             mounts::look_like(&tree, &at).doing(|| format!("give the mount {} its mode", show(&target)))?;
         }
         mount::attach(tree, at).doing(|| format!("mount {}", show(&target)))?;
@@ -194,6 +196,8 @@ fn finish(
         program::own_streams(who);
     }
     let mut env = spec.env.clone();
+    // an empty one counts as none, as for runc
+    env.retain(|e| e != b"HOME=");
     if !env.iter().any(|e| e.starts_with(b"HOME=")) {
         env.push([b"HOME=", &who.home[..]].concat());
     }

@@ -84,7 +84,7 @@ impl Opened<'_> {
         &self.spec.target
     }
 
-    /// Whether the root of the mount gets the mode of the directory that it covers.
+    /// Whether the root of the mount gets the mode of the directory that it covers, if the image has one there.
     pub(super) fn takes_the_look_of_its_place(&self) -> bool {
         matches!(self.spec.kind, MountKind::Tmpfs { mode: None, .. })
     }

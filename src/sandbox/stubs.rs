@@ -123,6 +123,11 @@ impl StubLog {
         }
     }
 
+    /// Counts what was made.
+    pub(super) fn len(&self) -> usize {
+        self.made.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.made.is_empty()
     }

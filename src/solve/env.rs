@@ -1,6 +1,7 @@
 //! What a build hands to all of its steps.
 
 use super::folder::BuildFolder;
+use super::ops::Renewed;
 use super::shared::{Memo, SharedResults};
 use crate::cache::{Index, Records};
 use crate::context::BuildContext;
@@ -39,6 +40,8 @@ pub struct BuildEnv {
     pub jobs: usize,
     /// Whether to say why steps run.
     pub explain: bool,
+    /// The cache mounts that were started anew.
+    pub renewed: Renewed,
     /// Names this Dockerfile across builds, for explanations only.
     pub place: String,
     /// What other machines know.

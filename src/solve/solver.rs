@@ -282,6 +282,7 @@ impl Solver<'_> {
                 op,
                 &prepared,
                 &named.mounts,
+                vertex.no_cache,
                 self.env,
                 &self.network,
                 announced.step,

@@ -8,14 +8,13 @@ use crate::dockerfile::mount::{
 };
 use crate::dockerfile::span::{Span, Text};
 use crate::plan::bases::Files;
-use crate::plan::op::{From, Role, RunMount, Sharing};
+use crate::plan::op::{From, Look, Role, RunMount, Sharing};
 use crate::plan::output::OutlineNeed;
 use crate::plan::paths;
 use crate::plan::stages::Source;
 use petgraph::graph::NodeIndex;
 
-/// Permission bits of a new cache directory, a secret and a socket, when the mount does not say.
-const CACHE_MODE: u32 = 0o755;
+/// Permission bits of a secret and a socket, when the mount does not say.
 const SECRET_MODE: u32 = 0o400;
 const SOCKET_MODE: u32 = 0o600;
 
@@ -119,9 +118,7 @@ impl Lowering<'_, '_> {
             },
             from,
             source: paths::clean(&cache.source),
-            mode: cache.mode.unwrap_or(CACHE_MODE),
-            uid: cache.uid.unwrap_or(0),
-            gid: cache.gid.unwrap_or(0),
+            look: look(cache),
             readonly: cache.read_only,
         })
     }
@@ -137,7 +134,7 @@ impl Lowering<'_, '_> {
         let span = self.place(instruction.span());
         note_need(&mut self.planner.outline.secrets, &secret.id, secret.required, span);
         RunMount::Secret {
-            target: secret.target.as_deref().map(|target| paths::join("/", target)),
+            target: secret.target.as_deref().map(|target| paths::join(&self.state.cwd(), target)),
             id: secret.id.clone(),
             env: secret.env.clone(),
             required: secret.required,
@@ -154,7 +151,7 @@ impl Lowering<'_, '_> {
         RunMount::Ssh {
             target: target.map_or_else(
                 || format!("/run/buildkit/ssh_agent.{number}"),
-                |target| paths::join("/", target),
+                |target| paths::join(&self.state.cwd(), target),
             ),
             id: ssh.id.clone(),
             required: ssh.required,
@@ -163,6 +160,15 @@ impl Lowering<'_, '_> {
             gid: ssh.gid.unwrap_or(0),
         }
     }
+}
+
+fn look(cache: &CacheMount) -> Option<Look> {
+    let usual = Look::default();
+    (cache.mode.is_some() || cache.uid.is_some() || cache.gid.is_some()).then(|| Look {
+        mode: cache.mode.unwrap_or(usual.mode),
+        uid: cache.uid.unwrap_or(usual.uid),
+        gid: cache.gid.unwrap_or(usual.gid),
+    })
 }
 
 /// Gives the path of the first ssh socket.

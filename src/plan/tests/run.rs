@@ -62,19 +62,20 @@ fn bind_and_cache_mounts() {
     };
     assert_eq!(op.mounts[0], bind("/w/d", From::Context(String::new()), "/", false));
     assert_eq!(op.mounts[1], bind("/t", From::Vertex, "/t", true));
-    let cache = |target: &str, id: &str, sharing, from, mode, uid, gid, readonly| RunMount::Cache {
+    let cache = |target: &str, id: &str, sharing, from, look, readonly| RunMount::Cache {
         target: target.into(),
         id: id.into(),
         sharing,
         from,
         source: "/".into(),
-        mode,
-        uid,
-        gid,
+        look,
         readonly,
     };
-    assert_eq!(op.mounts[2], cache("/c", "/i-d", Sharing::Locked, From::Empty, 0o700, 1, 2, false));
-    assert_eq!(op.mounts[3], cache("/w/c2", "/c2", Sharing::Shared, From::Vertex, 0o755, 0, 0, true));
+    assert_eq!(
+        op.mounts[2],
+        cache("/c", "/i-d", Sharing::Locked, From::Empty, Some(Look { mode: 0o700, uid: 1, gid: 2 }), false)
+    );
+    assert_eq!(op.mounts[3], cache("/w/c2", "/c2", Sharing::Shared, From::Vertex, None, true));
 }
 
 #[test]

@@ -11,5 +11,6 @@ pub(super) mod run;
 mod take;
 pub(super) mod workdir;
 
+pub use cache_mount::Renewed;
 pub(super) use mounts::{MountSource, mount_sources};
 pub(super) use take::Taken;

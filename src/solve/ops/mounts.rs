@@ -94,10 +94,12 @@ enum Held {
 }
 
 impl Mounts {
-    /// Makes everything ready: waits for locked caches, reads secrets, copies context files.
+    /// Makes everything ready: waits for locked caches, reads secrets, copies context files. `fresh` is for a step that
+    /// must not know what was before.
     pub(super) fn make(
         op: &RunOp,
         sources: &[MountSource],
+        fresh: bool,
         env: &BuildEnv,
         processes: &Processes,
     ) -> Result<Self, OpError> {
@@ -110,7 +112,7 @@ impl Mounts {
         });
         let mut specs = vec![None; op.mounts.len()];
         for n in order {
-            specs[n] = made.one(&op.mounts[n], &sources[n], env, processes)?;
+            specs[n] = made.one(&op.mounts[n], &sources[n], fresh, env, processes)?;
         }
         made.specs = specs.into_iter().flatten().collect();
         Ok(made)
@@ -120,6 +122,7 @@ impl Mounts {
         &mut self,
         mount: &RunMount,
         from: &MountSource,
+        fresh: bool,
         env: &BuildEnv,
         processes: &Processes,
     ) -> Result<Option<MountSpec>, OpError> {
@@ -135,7 +138,7 @@ impl Mounts {
                 Ok(Some(spec(target, kind, !*writable)))
             }
             RunMount::Cache { target, readonly, .. } => {
-                let (dir, lock) = cache_mount::open(mount, from, env, processes)?;
+                let (dir, lock) = cache_mount::open(mount, from, fresh, env, processes)?;
                 self.held.push(Held::Lock(lock));
                 let source = Source::InDir { root: dir, path: Vec::new() };
                 Ok(Some(spec(target, MountKind::Bind(source), *readonly)))

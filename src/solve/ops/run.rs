@@ -69,18 +69,20 @@ fn check_rights(op: &RunOp, env: &BuildEnv) -> Result<(), OpError> {
     Ok(())
 }
 
-/// Runs the command on a prepared tree and gives what it changed.
+/// Runs the command on a prepared tree and gives what it changed. `fresh` is for `--no-cache`.
+#[expect(clippy::too_many_arguments, reason = "a step meets all of the build here")]
 pub(in crate::solve) fn run(
     op: &RunOp,
     prepared: &Prepared,
     mounts: &[MountSource],
+    fresh: bool,
     env: &BuildEnv,
     network: &StepNetwork,
     step: usize,
     processes: &Processes,
 ) -> Result<Diff, OpError> {
     check_rights(op, env)?;
-    let mounts = Mounts::make(op, mounts, env, processes)?;
+    let mounts = Mounts::make(op, mounts, fresh, env, processes)?;
     let spec = spec(op, prepared, &mounts, env, network)?;
     let exit = spawn(&spec, env, step, processes)?;
     match exit.status {

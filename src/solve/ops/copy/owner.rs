@@ -16,10 +16,10 @@ pub(super) struct Owner {
 }
 
 /// Looks `user[:group]` up. A number is itself, and its own group when none is given; a name has the group that
-/// passwd gives it. Unknown names are errors.
+/// passwd gives it; a colon with nothing behind it means root's group, as for BuildKit. Unknown names are errors.
 pub(super) fn lookup(value: &str, root: &dyn SourceTree) -> Result<Owner, CopyError> {
     let fail = |why: String| CopyError::Chown { value: value.to_owned(), why };
-    let (user, group) = value.split_once(':').map_or((value, ""), |(u, g)| (u, g));
+    let (user, group) = value.split_once(':').map_or((value, None), |(u, g)| (u, Some(g)));
     let number = |text: &str| -> Result<Option<u32>, CopyError> {
         match text {
             "root" => Ok(Some(0)),
@@ -43,7 +43,9 @@ pub(super) fn lookup(value: &str, root: &dyn SourceTree) -> Result<Owner, CopyEr
             }
         }
     };
-    if !group.is_empty() {
+    if let Some("") = group {
+        owner.gid = 0;
+    } else if let Some(group) = group {
         owner.gid = match number(group)? {
             Some(id) => id,
             None => {
@@ -101,7 +103,7 @@ mod tests {
             ("app:7", 1000, 7),
             ("55:users", 55, 100),
             ("app:root", 1000, 0),
-            ("app:", 1000, 100),
+            ("app:", 1000, 0),
             (":wheel", 0, 10),
             ("3000000", 3_000_000, 3_000_000),
         ] {
