@@ -88,7 +88,7 @@ pub(super) fn run_group(command: &GroupCommand, ctx: &Ctx) -> CommandResult {
         GroupCommand::Build(args) => build::run(args, ctx),
         GroupCommand::History(args) => history::run(args, ctx),
         GroupCommand::Import(args) => import::run(args, ctx),
-        GroupCommand::Inspect(args) => inspect::run(args, ctx),
+        GroupCommand::Inspect(args) => inspect::run_image(args, ctx),
         GroupCommand::Load(args) => load::run(args, ctx),
         GroupCommand::Ls(args) => images::run(args, ctx),
         GroupCommand::Prune(args) => image_prune::run(args, ctx),

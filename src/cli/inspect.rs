@@ -1,39 +1,86 @@
-//! `rbuild inspect`: all that is known about images, as docker's JSON.
+//! `rbuild inspect`: all that is known about containers and images, as docker's JSON.
 
 use super::image_commands::open;
 use super::template::Template;
-use super::{CliError, CommandResult, Ctx};
+use super::{CliError, CommandResult, Ctx, containers};
+use crate::runtime::RunError;
 use serde::Serialize;
 use serde_json::Value;
 use std::process::ExitCode;
 
-/// Tells all about images.
+/// Tells all about containers and images.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Names, IDs or beginnings of IDs
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// Print with a template, or as json
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
     /// What the names mean
-    #[arg(long = "type", value_name = "TYPE", value_parser = ["image"])]
+    #[arg(long = "type", value_name = "TYPE", value_parser = ["image", "container"])]
     kind: Option<String>,
-    /// Accepted for docker's sake; the size is always told
+    /// Also tell how much containers have written; the size of images is always told
     #[arg(short, long)]
     size: bool,
 }
 
-/// Runs the command: prints what is found, then fails if something was not.
+/// What became of one name.
+pub(super) enum Described {
+    /// What is known.
+    Found(Value),
+    /// Why nothing is.
+    Missing(String),
+}
+
+/// Runs the command of the top level: a container wins over an image.
 pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
-    let template = args.format.as_deref().map(Template::parse).transpose()?;
-    let images = open(ctx)?;
-    let mut found = Vec::new();
-    let mut missing = Vec::new();
+    let (mut all, wanted) = (Vec::new(), args.kind.as_deref());
+    let container = |name: &str| containers::open(ctx).map(|containers| containers.find(name));
     for name in &args.names {
-        match images.resolve(name) {
-            Ok(image) => found.push(images.inspect(&image)),
-            Err(error) => missing.push(CliError::from(error).message),
+        if wanted != Some("image") {
+            match container(name)? {
+                Ok(container) => {
+                    all.push(Described::Found(containers::describe(&container, ctx, args.size)));
+                    continue;
+                }
+                Err(RunError::NoContainer(_)) if wanted.is_none() => {}
+                Err(error) => {
+                    all.push(Described::Missing(error.to_string()));
+                    continue;
+                }
+            }
+        }
+        all.push(image(name, wanted.is_none(), ctx)?);
+    }
+    finish(all, args.format.as_deref(), ctx)
+}
+
+/// Runs `image inspect`.
+pub(super) fn run_image(args: &Args, ctx: &Ctx) -> CommandResult {
+    let all = args.names.iter().map(|name| image(name, false, ctx)).collect::<Result<_, _>>()?;
+    finish(all, args.format.as_deref(), ctx)
+}
+
+fn image(name: &str, any: bool, ctx: &Ctx) -> Result<Described, CliError> {
+    let images = open(ctx)?;
+    Ok(match images.resolve(name) {
+        Ok(image) => Described::Found(images.inspect(&image)),
+        Err(crate::image::ImageError::NotFound { .. }) if any => {
+            Described::Missing(format!("No such object: {name}"))
+        }
+        Err(error) => Described::Missing(CliError::from(error).message),
+    })
+}
+
+/// Prints what was found, then fails if something was not.
+pub(super) fn finish(all: Vec<Described>, format: Option<&str>, ctx: &Ctx) -> CommandResult {
+    let template = format.map(Template::parse).transpose()?;
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for one in all {
+        match one {
+            Described::Found(value) => found.push(value),
+            Described::Missing(why) => missing.push(why),
         }
     }
     match &template {

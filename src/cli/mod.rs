@@ -6,6 +6,8 @@
 mod build;
 mod builder;
 mod call;
+mod containers;
+mod create_flags;
 mod ctx;
 mod error;
 mod history;
@@ -67,6 +69,11 @@ enum Command {
     Build(Box<build::BuildArgs>),
     /// Run a command in a new container
     Run(Box<run::RunArgs>),
+    #[command(flatten)]
+    Container(Box<containers::ContainerCommand>),
+    /// The commands about containers as a group
+    #[command(subcommand, name = "container")]
+    Containers(Box<containers::GroupCommand>),
     /// Show what works on this machine, and what is missing
     Info(info::InfoArgs),
     /// Show the version
@@ -126,6 +133,8 @@ fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
     match command {
         Command::Build(args) => build::run(&args, ctx),
         Command::Run(args) => run::run(&args, ctx),
+        Command::Container(command) => containers::run(&command, ctx),
+        Command::Containers(command) => containers::run_group(&command, ctx),
         Command::Info(args) => info::run(&args, ctx),
         Command::Version(args) => info::version(&args, ctx),
         Command::Builder(command) => builder::run(&command, ctx),
@@ -163,7 +172,7 @@ fn usage(error: &clap::Error, failure: u8) -> ExitCode {
 
 /// Gives the exit code of a failure that has none of its own: `run` keeps 1 for the program in the container.
 fn failure_code(args: &[OsString]) -> u8 {
-    if args.get(command_at(args)).is_some_and(|word| word == "run") { run::ENGINE_ERROR } else { 1 }
+    if args.get(command_at(args)).is_some_and(|word| word == "run") { create_flags::ENGINE_ERROR } else { 1 }
 }
 
 /// Finds the first word that is not about the whole program.

@@ -4,7 +4,7 @@ use super::{CliError, Ctx};
 use crate::build;
 use crate::gc::{Collector, Pruned};
 use crate::image::{Filter, Image, Removed, parse_time};
-use crate::runtime::running;
+use crate::runtime::Containers;
 use std::collections::HashSet;
 use std::io::BufRead;
 
@@ -15,10 +15,10 @@ pub(super) fn collector(ctx: &Ctx) -> Result<Collector, CliError> {
     Ok(Collector::new(store, snapshots, images, records))
 }
 
-/// Gives the ID of each running container's image.
+/// Gives the ID of each container's image.
 pub(super) fn images_in_use(ctx: &Ctx) -> Result<Vec<String>, CliError> {
     let (store, ..) = ctx.open()?;
-    Ok(running(&store)?.into_iter().map(|(_, card)| card.image_id).collect())
+    Ok(Containers::new(&store).list()?.into_iter().map(|container| container.record.image_id).collect())
 }
 
 /// Asks before something is removed. Only `y` on standard input is yes; its end is no.
@@ -73,6 +73,17 @@ impl Filters {
             }
         }
         Ok(out)
+    }
+
+    /// Says whether labels fit.
+    pub(super) fn labels_fit(&self, labels: &std::collections::BTreeMap<String, String>) -> bool {
+        let has = |filter: &Filter| match filter {
+            Filter::Label(key, value) => {
+                labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|wanted| wanted == found))
+            }
+            _ => true,
+        };
+        self.labels.iter().all(has) && !self.without_labels.iter().any(has)
     }
 
     /// Says whether an image may go: dangling unless `all`, old enough, with the right labels, and not in use.

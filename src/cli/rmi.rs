@@ -3,7 +3,7 @@
 use super::{CliError, CommandResult, Ctx};
 use crate::digest::ImageId;
 use crate::image::Removed;
-use crate::runtime::running;
+use crate::runtime::Containers;
 use std::process::ExitCode;
 
 /// Removes images by name or ID.
@@ -23,10 +23,12 @@ pub(super) struct Args {
 /// Runs the command. Goes on after a failure and fails at the end.
 pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let (store, _, images) = ctx.open()?;
-    let running = running(&store)?;
+    let containers = Containers::new(&store).list()?;
     let in_use = |id: &ImageId| {
-        let container = running.iter().find(|(_, card)| card.image_id == id.to_string());
-        container.map(|(name, _)| format!("running container {name}"))
+        let users = || containers.iter().filter(|c| c.record.image_id == id.to_string());
+        // one that runs counts more
+        let user = users().find(|c| c.state.status.is_live()).or_else(|| users().next())?;
+        Some(format!("{} container {}", user.state.status, user.record.name))
     };
     let mut failed: Vec<CliError> = Vec::new();
     for name in &args.images {

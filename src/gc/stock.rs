@@ -103,7 +103,8 @@ impl Collector {
         let (images, snapshots) = (self.images.clone(), self.snapshots.clone());
         let mut seen = None;
         move || {
-            let stamp = Some(images.stamp());
+            let pinned = snapshots.pinned();
+            let stamp = Some((images.stamp(), pinned));
             if seen == stamp {
                 return Roots::AsBefore;
             }
@@ -113,10 +114,11 @@ impl Collector {
     }
 }
 
-/// Gives what images need. What a damaged one needs cannot be known: then every layer that came with an image or
+/// Gives what images and containers need. What a damaged one needs cannot be known: then every layer that came with an image or
 /// went into one is needed.
 fn roots(images: &Images, snapshots: &Snapshots) -> Result<Vec<ResultId>, GcError> {
     let mut roots = images.roots()?.0;
+    roots.extend(snapshots.pinned());
     if images.any_damaged()? {
         let of_an_image = |info: &SnapshotInfo| info.chain.is_some() || !info.aliases.is_empty();
         roots.extend(snapshots.list()?.into_iter().filter(of_an_image).map(|info| info.id));

@@ -30,6 +30,22 @@ pub enum RunError {
     /// It must not run for this.
     #[error("container {0} is running: stop it first, or use --force")]
     Running(String),
+    /// It cannot be started as it is.
+    #[error("container {name} cannot be started: it is {status}")]
+    NotStartable {
+        /// Its name.
+        name: String,
+        /// What it is.
+        status: super::state::Status,
+    },
+    /// The program could not be executed, or the container not be made; with the exit code for that.
+    #[error("{text}")]
+    NotStarted {
+        /// 125, 126 or 127.
+        code: u8,
+        /// Why.
+        text: String,
+    },
     /// It must run for this.
     #[error("container {name} is not running ({status})")]
     NotRunning {

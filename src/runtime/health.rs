@@ -148,6 +148,18 @@ impl Health {
     }
 }
 
+/// Writes a duration as Go does: `1m30s`, `500ms`.
+pub fn span(time: Duration) -> String {
+    let (secs, millis) = (time.as_secs(), time.subsec_millis());
+    match (secs / 3600, secs / 60 % 60, secs % 60) {
+        (0, 0, 0) if millis > 0 => format!("{millis}ms"),
+        (0, 0, s) if millis > 0 => format!("{}s", s as f64 + f64::from(millis) / 1000.0),
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

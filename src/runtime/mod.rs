@@ -1,40 +1,52 @@
-//! Containers: an image and a command line become a process on a terminal or on the caller's streams.
+//! Containers: an image and a command line become a process with a life of its own.
 //!
-//! Foreground containers only: they live inside one `rbuild run`, and their writable layer goes with them. The
-//! sandbox makes the process; this room decides what goes into it (config, mounts, network) and carries terminal and
-//! signals. It knows nothing of Dockerfiles, registries or the command line's flags.
+//! Each has a directory with its record, its state and its writable layer ([`containers`]), and while it lives one
+//! monitor process ([`monitor`]) that commands talk to ([`Client`]). The sandbox makes the process; this room decides
+//! what goes into it (config, mounts, network), carries terminal and signals, keeps logs, judges health. It knows
+//! nothing of Dockerfiles, registries or the command line's flags.
 
-mod claim;
+pub mod attach;
+mod client;
 mod config;
+mod confinement;
 pub mod containers;
+mod create;
+mod detach;
 pub mod env;
 mod error;
-mod foreground;
 pub mod health;
 pub mod log;
+mod monitor;
 mod mounts;
 mod name;
 pub mod network;
 mod network_state;
+mod protocol;
 pub mod record;
 pub mod restart;
 mod seed;
 pub mod signals;
+mod spec;
 pub mod state;
-mod terminal;
+pub mod terminal;
 mod text;
 pub mod time;
 pub mod volume;
 
 pub use crate::network::DnsRequest;
-pub use claim::{Card, Claim, running};
+pub use attach::{Attachment, Parting, follow};
+pub use client::{Client, Ended};
 pub use config::{ContainerConfig, Overrides};
+pub use confinement::Confinement;
 pub use containers::{Container, Containers};
+pub use create::{RunRequest, create};
+pub use detach::DetachKeys;
 pub use error::RunError;
-pub use foreground::{Confinement, Outcome, RunRequest, Tools, run_foreground};
+pub use monitor::{EventQuery, EventReader, monitor_main, record_event};
 pub use name::{ContainerId, ContainerName};
 pub use network::{Member, NetworkRequest};
 pub use network_state::NetworkState;
+pub use protocol::{ExecRequest, Streams};
 pub use record::{MountPoint, MountSource, Record};
 pub use restart::RestartPolicy;
 pub use state::{State, Status};

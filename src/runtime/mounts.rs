@@ -29,6 +29,7 @@ struct Maker<'a> {
 /// cover. What was made for a container that then does not come to be is removed again.
 pub(super) fn prepare(
     requests: &[VolumeRequest],
+    inherited: Vec<MountPoint>,
     of_image: &[Vec<u8>],
     image: &Snapshot,
     store: &Store,
@@ -38,7 +39,8 @@ pub(super) fn prepare(
         let clean = TreePath::clean(path);
         let target = [b"/", clean.as_bytes()].concat();
         // an image may hold anything; its root is a volume to nobody
-        if !clean.is_root() && !path.contains(&0) && all.iter().all(|r| r.target != target) {
+        let covered = all.iter().any(|r| r.target == target) || inherited.iter().any(|m| m.target == target);
+        if !clean.is_root() && !path.contains(&0) && !covered {
             all.push(VolumeRequest {
                 target,
                 source: VolumeSource::Anonymous { seed: true },
@@ -64,7 +66,9 @@ pub(super) fn prepare(
             }
         }
     }
-    Ok(maker.made)
+    let mut made = maker.made;
+    made.extend(inherited.into_iter().filter(|mount| requests.iter().all(|r| r.target != mount.target)));
+    Ok(made)
 }
 
 /// Turns the mounts of a container into what the sandbox mounts.

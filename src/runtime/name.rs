@@ -73,6 +73,11 @@ impl ContainerName {
         Ok(Self(format!("{}_{}", pick(&ADJECTIVES, dice[0]), pick(&NOUNS, dice[1]))))
     }
 
+    /// Stands for a name that is not known yet.
+    pub(super) fn placeholder() -> Self {
+        Self("unnamed".into())
+    }
+
     /// Gives the text.
     pub fn as_str(&self) -> &str {
         &self.0

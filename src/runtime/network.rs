@@ -150,6 +150,24 @@ pub fn networks(store: &Store) -> PathBuf {
 }
 
 impl NetworkRequest {
+    /// Gives `HostConfig.PortBindings` of `inspect`.
+    pub fn port_bindings(&self) -> serde_json::Value {
+        let mut out = serde_json::Map::new();
+        for publish in &self.publish {
+            let port = match publish.host_ports {
+                None => String::new(),
+                Some((first, last)) if first == last => first.to_string(),
+                Some((first, last)) => format!("{first}-{last}"),
+            };
+            let ip = publish.host_ip.map(|ip| ip.to_string()).unwrap_or_default();
+            let list = out.entry(publish.port.to_string()).or_insert_with(|| serde_json::json!([]));
+            if let Some(list) = list.as_array_mut() {
+                list.push(serde_json::json!({ "HostIp": ip, "HostPort": port }));
+            }
+        }
+        out.into()
+    }
+
     /// Checks what can be checked before there is a container.
     ///
     /// # Errors

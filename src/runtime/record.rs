@@ -1,7 +1,7 @@
 //! What a container was made with. Written when it is created; only `rename` and `update` change it afterwards.
 
 use super::config::ContainerConfig;
-use super::foreground::Confinement;
+use super::confinement::Confinement;
 use super::log::LogConfig;
 use super::network::NetworkRequest;
 use super::restart::RestartPolicy;

@@ -7,9 +7,7 @@
 use super::RunError;
 use nix::libc;
 use nix::sys::signal::Signal;
-use rustix::process::pidfd_send_signal;
 use signal_hook::iterator::{Handle, Signals};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -73,16 +71,23 @@ pub fn parse(text: &str) -> Option<i32> {
 }
 
 /// Where signals go once the container runs.
-#[derive(Debug)]
 pub(super) struct Target {
-    /// Process 1.
-    pub(super) process: OwnedFd,
-    /// The container's terminal, if it has one.
-    pub(super) terminal: Option<Arc<OwnedFd>>,
+    /// Sends a signal to process 1.
+    pub(super) send: Arc<dyn Fn(i32) + Send + Sync>,
+    /// Passes the size of the caller's terminal on, for a container on a terminal.
+    pub(super) resize: Option<Box<dyn Fn() + Send>>,
     /// What ends it politely, for a container on a terminal.
     pub(super) stop_signal: i32,
+    /// Whether signals go to the container at all (`--sig-proxy`).
+    pub(super) proxy: bool,
     /// Where to complain.
     pub(super) note: fn(&str),
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("proxy", &self.proxy).finish_non_exhaustive()
+    }
 }
 
 /// Before the container runs signals wait; then they go to it.
@@ -94,7 +99,7 @@ enum State {
 
 /// Catches signals until it is dropped.
 #[derive(Debug)]
-pub(super) struct Forwarder {
+pub struct Forwarder {
     handle: Handle,
     state: Arc<Mutex<State>>,
     thread: Option<JoinHandle<()>>,
@@ -102,7 +107,7 @@ pub(super) struct Forwarder {
 
 impl Forwarder {
     /// Starts to catch.
-    pub(super) fn start(terminal: bool) -> Result<Self, RunError> {
+    pub fn start(terminal: bool) -> Result<Self, RunError> {
         let fail = || RunError::io::<std::io::Error>("catch signals");
         let mut wanted = FORWARDED.to_vec();
         if terminal {
@@ -121,7 +126,7 @@ impl Forwarder {
     }
 
     /// Gives the signal that asked rbuild to end while there is no container yet.
-    pub(super) fn interrupted(&self) -> Option<i32> {
+    pub fn interrupted(&self) -> Option<i32> {
         match &*lock(&self.state) {
             State::Waiting(early) => early.iter().copied().find(|s| asks_to_end(*s)),
             State::Running { .. } => None,
@@ -172,8 +177,14 @@ impl State {
 
 impl Target {
     fn take(&self, signal: i32, asked: &mut u32) {
-        match (signal, &self.terminal) {
-            (libc::SIGWINCH, Some(terminal)) => super::terminal::fit(terminal),
+        match (signal, &self.resize) {
+            (libc::SIGWINCH, Some(resize)) => resize(),
+            // the container is left to itself
+            (libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT, _) if !self.proxy => {
+                super::terminal::restore();
+                std::process::exit(128 + signal)
+            }
+            _ if !self.proxy => {}
             (libc::SIGTERM | libc::SIGHUP, Some(_)) => {
                 self.send(if signal == TERM { self.stop_signal } else { signal });
                 self.kill_later();
@@ -192,18 +203,15 @@ impl Target {
     }
 
     fn send(&self, signal: i32) {
-        if let Some(signal) = rustix::process::Signal::from_named_raw(signal) {
-            // a process that has just ended needs none
-            let _ = pidfd_send_signal(&self.process, signal);
-        }
+        (self.send)(signal);
     }
 
     /// Gives the program its grace without keeping other signals waiting.
     fn kill_later(&self) {
-        let Ok(process) = self.process.try_clone() else { return };
+        let send = self.send.clone();
         std::thread::spawn(move || {
             std::thread::sleep(GRACE);
-            let _ = pidfd_send_signal(process, rustix::process::Signal::KILL);
+            send(libc::SIGKILL);
         });
     }
 }

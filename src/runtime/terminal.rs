@@ -5,6 +5,7 @@
 //! write to what it should read, or to read and change what stood in a log before.
 
 use super::RunError;
+use super::detach::{DetachKeys, Filter};
 use crate::sandbox::pty::{self, RawMode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, fstat};
@@ -20,12 +21,12 @@ use std::thread::JoinHandle;
 const CHUNK: usize = 16 << 10;
 
 /// Gives the size of the caller's terminal, if any of its streams is one.
-pub(super) fn size() -> Option<(u16, u16)> {
+pub fn size() -> Option<(u16, u16)> {
     [stdout(), stdin(), stderr()].into_iter().find_map(pty::size_of).filter(|size| *size != (0, 0))
 }
 
 /// Gives the container's terminal the size of the caller's.
-pub(super) fn fit(terminal: &OwnedFd) {
+fn fit(terminal: &OwnedFd) {
     if let Some(ours) = [stdout(), stdin(), stderr()].into_iter().find(|fd| pty::size_of(fd).is_some()) {
         // a terminal that is gone has no size
         let _ = pty::copy_size(ours, terminal);
@@ -33,7 +34,7 @@ pub(super) fn fit(terminal: &OwnedFd) {
 }
 
 /// Gives what the program reads: nothing, or the caller's input.
-pub(super) fn input(interactive: bool) -> Result<OwnedFd, RunError> {
+pub fn input(interactive: bool) -> Result<OwnedFd, RunError> {
     let fail = || RunError::io::<io::Error>("pass standard input on");
     if !interactive {
         return File::open("/dev/null").map(OwnedFd::from).map_err(fail());
@@ -63,18 +64,21 @@ fn is_null(file: BorrowedFd<'_>) -> bool {
 
 /// What the program writes to.
 #[derive(Debug)]
-pub(super) struct Outputs {
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
-    pub(super) carriers: Carriers,
+pub struct Outputs {
+    /// Its output.
+    pub stdout: OwnedFd,
+    /// Its errors.
+    pub stderr: OwnedFd,
+    /// Who carries them on.
+    pub carriers: Carriers,
 }
 
 /// Threads that carry output into files of the caller.
 #[derive(Debug, Default)]
-pub(super) struct Carriers(Vec<JoinHandle<Result<(), Errno>>>);
+pub struct Carriers(Vec<JoinHandle<Result<(), Errno>>>);
 
 /// Gives what the program writes to: the caller's own streams, or pipes into them.
-pub(super) fn outputs() -> Result<Outputs, RunError> {
+pub fn outputs() -> Result<Outputs, RunError> {
     let make = || -> io::Result<Outputs> {
         let mut carriers = Carriers::default();
         let first = carriers.output(stdout())?;
@@ -107,7 +111,7 @@ impl Carriers {
     }
 
     /// Waits until all that the program wrote is out. The program has ended.
-    pub(super) fn finish(self, note: fn(&str)) {
+    pub fn finish(self, note: fn(&str)) {
         for thread in self.0 {
             if let Ok(Err(error)) = thread.join() {
                 let error = io::Error::from(error);
@@ -117,26 +121,55 @@ impl Carriers {
     }
 }
 
-/// Carries until the program has ended and all that it wrote is out. In `interactive` mode the caller's terminal is raw
-/// meanwhile, and is as it was afterwards.
-pub(super) fn attach(
+/// Carries until the program has ended and all that it wrote is out; `input` says whether the user's keys go to it, whose
+/// terminal is raw meanwhile and is as it was afterwards. Gives false when the user has left with the detach keys.
+pub fn attach(
     terminal: &Arc<OwnedFd>,
-    process: BorrowedFd<'_>,
-    interactive: bool,
-) -> Result<(), RunError> {
-    let raw = match interactive {
+    over: BorrowedFd<'_>,
+    input: bool,
+    keys: &DetachKeys,
+) -> Result<bool, RunError> {
+    let raw = match input {
         true => Some(RawMode::enter(stdin()).map_err(RunError::io("make the terminal raw"))?),
         false => None,
     };
     fit(terminal);
-    if interactive {
-        let terminal = terminal.clone();
-        background("input", move || carry(stdin(), terminal.as_fd()).unwrap_or_default())
-            .map_err(RunError::io("start a thread"))?;
-    }
-    drain(terminal.as_fd(), process);
+    let _resizes = Resizes::start(terminal)?;
+    let stays = drain(terminal.as_fd(), over, input.then(|| Filter::new(keys)));
     drop(raw);
-    Ok(())
+    Ok(stays)
+}
+
+/// Passes new sizes of the caller's terminal on until it is dropped.
+struct Resizes(signal_hook::iterator::Handle);
+
+impl Resizes {
+    fn start(terminal: &Arc<OwnedFd>) -> Result<Self, RunError> {
+        let fail = || RunError::io::<io::Error>("watch the size of the terminal");
+        let mut signals = signal_hook::iterator::Signals::new([nix::libc::SIGWINCH]).map_err(fail())?;
+        let (handle, terminal) = (signals.handle(), terminal.clone());
+        background("resize", move || signals.forever().for_each(|_| fit(&terminal))).map_err(fail())?;
+        Ok(Self(handle))
+    }
+}
+
+impl Drop for Resizes {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Puts the caller's terminal right before the process is left in a hurry.
+pub(super) fn restore() {
+    if rustix::termios::isatty(stdin())
+        && let Ok(mut modes) = rustix::termios::tcgetattr(stdin())
+    {
+        use rustix::termios::{InputModes, LocalModes, OptionalActions, OutputModes};
+        modes.local_modes |= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG | LocalModes::IEXTEN;
+        modes.input_modes |= InputModes::ICRNL | InputModes::IXON;
+        modes.output_modes |= OutputModes::OPOST;
+        let _ = rustix::termios::tcsetattr(stdin(), OptionalActions::Now, &modes);
+    }
 }
 
 fn background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -144,29 +177,54 @@ fn background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()
     std::thread::Builder::new().name(name.into()).stack_size(128 << 10).spawn(work).map(drop)
 }
 
-/// Copies the terminal's output until all programs on it are gone. Output that nobody takes is dropped.
-fn drain(terminal: BorrowedFd<'_>, process: BorrowedFd<'_>) {
+/// Copies output, and input through the filter, until all programs on the terminal are gone. Output that nobody takes is
+/// dropped. Gives false when the user has left.
+fn drain(terminal: BorrowedFd<'_>, over: BorrowedFd<'_>, mut filter: Option<Filter>) -> bool {
     let mut buffer = [0; CHUNK];
     let mut ended = false;
     loop {
-        let mut fds = [PollFd::new(&terminal, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
+        let input = stdin();
+        let mut fds = [
+            PollFd::new(&terminal, PollFlags::IN),
+            PollFd::new(&over, PollFlags::IN),
+            PollFd::new(&input, PollFlags::IN),
+        ];
+        let count = match (ended, &filter) {
+            (true, _) => 1,
+            (false, None) => 2,
+            (false, Some(_)) => 3,
+        };
         // somebody outside may have got hold of the other end; then the process's end is the end
         let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut fds[..if ended { 1 } else { 2 }], ended.then_some(&wait)) {
-            Ok(0) => return,
+        match poll(&mut fds[..count], ended.then_some(&wait)) {
+            Ok(0) => return true,
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(_) => return,
+            Err(_) => return true,
         }
         let (data, end) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+        let typed = count == 3 && !fds[2].revents().is_empty();
         ended |= end;
         if data {
             match rustix::io::read(terminal, &mut buffer) {
                 // EIO: the other end is closed
-                Ok(0) | Err(Errno::IO) => return,
+                Ok(0) | Err(Errno::IO) => return true,
                 Ok(n) => drop(write_all(stdout(), &buffer[..n])),
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(_) => return,
+                Err(_) => return true,
+            }
+        }
+        if typed && let Some(keys) = &mut filter {
+            match rustix::io::read(stdin(), &mut buffer) {
+                Ok(n) if n > 0 => {
+                    let (bytes, leaves) = keys.take(&buffer[..n]);
+                    if leaves {
+                        return false;
+                    }
+                    let _ = write_all(terminal, &bytes);
+                }
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Ok(_) | Err(_) => filter = None,
             }
         }
     }
@@ -187,7 +245,7 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(n) => bytes = &bytes[n..],

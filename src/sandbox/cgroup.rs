@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Every directory of ours is below this one.
-const FAMILY: &str = "rbuild";
+pub(super) const FAMILY: &str = "rbuild";
 
 /// Length of a period of processor time in microseconds, the kernel's default.
 const PERIOD: u64 = 100_000;
@@ -46,6 +46,13 @@ struct Setting {
     /// File and value for version 1 and version 2; `None` where that version has no such setting.
     one: Option<(&'static str, String)>,
     two: Option<(&'static str, String)>,
+}
+
+impl Setting {
+    /// The value for version 1 as a number; `None` is no limit.
+    fn clone_value(&self) -> Option<u64> {
+        self.one.as_ref().and_then(|(_, value)| value.parse().ok())
+    }
 }
 
 impl Cgroup {
@@ -80,6 +87,58 @@ impl Cgroup {
             what: set.what,
             why: format!("writing {value:?} to {} failed: {e}", path.display()),
         })
+    }
+
+    /// Changes limits of a running sandbox; those that are `None` stay.
+    pub(super) fn change(&mut self, limits: &Limits) -> Result<(), SandboxError> {
+        let tree = Tree::read();
+        let mut settings = settings(limits);
+        // memory must not be above memory and swap together, neither before nor after
+        if let (Some(_), Some(_)) = (limits.memory, limits.memory_swap) {
+            let swap = settings.iter().position(|set| set.what == "swap");
+            if let Some(at) = swap {
+                let higher = settings[at].clone_value();
+                if self
+                    .current("memory.memsw.limit_in_bytes")
+                    .is_some_and(|now| higher.is_none_or(|new| new > now))
+                {
+                    settings.swap(0, at);
+                }
+            }
+        }
+        for setting in settings {
+            let known = self.parts.iter().any(|part| {
+                tree.place(setting.controller).is_some_and(|(_, base)| part.dir.starts_with(base))
+            });
+            if !known {
+                return Err(SandboxError::Limit {
+                    what: setting.what,
+                    why: "the container was started without a limit of this kind, so its processes are in no cgroup \
+                          for it: stop it, update it, and start it again"
+                        .into(),
+                });
+            }
+            for part in &self.parts {
+                let line = match part.version {
+                    Version::One => &setting.one,
+                    Version::Two => &setting.two,
+                };
+                let Some((file, value)) = line else { continue };
+                let path = part.dir.join(file);
+                if !path.exists() {
+                    continue;
+                }
+                write(&path, value).map_err(|e| SandboxError::Limit {
+                    what: setting.what,
+                    why: format!("writing {value:?} to {} failed: {e}", path.display()),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn current(&self, file: &str) -> Option<u64> {
+        self.parts.iter().find_map(|part| fs::read_to_string(part.dir.join(file)).ok()?.trim().parse().ok())
     }
 
     /// Finds or makes the directory for a controller.
@@ -157,7 +216,7 @@ impl Drop for Cgroup {
     }
 }
 
-const DELEGATION: &str = "as an ordinary user this needs a delegated cgroup: start rbuild with `systemd-run --user --scope \
+pub(super) const DELEGATION: &str = "as an ordinary user this needs a delegated cgroup: start rbuild with `systemd-run --user --scope \
                           -p Delegate=yes`, or leave the limit out";
 
 fn settings(limits: &Limits) -> Vec<Setting> {
@@ -179,6 +238,15 @@ fn settings(limits: &Limits) -> Vec<Setting> {
         let (one, two) = (bytes(both).0, bytes(swap).1);
         set("memory", "swap", Some(("memory.memsw.limit_in_bytes", one)), Some(("memory.swap.max", two)));
     }
+    if let Some(soft) = limits.memory_reservation {
+        let (one, two) = bytes(soft);
+        set(
+            "memory",
+            "the memory reservation",
+            Some(("memory.soft_limit_in_bytes", one)),
+            Some(("memory.low", two)),
+        );
+    }
     if let Some(millis) = limits.cpu_millis {
         let quota = millis * PERIOD / 1000;
         let two = Some(("cpu.max", format!("{quota} {PERIOD}")));
@@ -197,6 +265,10 @@ fn settings(limits: &Limits) -> Vec<Setting> {
     if let Some(cpus) = &limits.cpuset_cpus {
         let value = || Some(("cpuset.cpus", cpus.clone()));
         set("cpuset", "the set of processors", value(), value());
+    }
+    if let Some(nodes) = &limits.cpuset_mems {
+        let value = || Some(("cpuset.mems", nodes.clone()));
+        set("cpuset", "the set of memory nodes", value(), value());
     }
     if let Some(pids) = limits.pids {
         let value = || Some(("pids.max", bytes(pids).1));
@@ -242,6 +314,12 @@ impl Tree {
             return Some((Version::Two, two.clone()));
         }
         self.one.iter().find(|(name, _)| name == controller).map(|(_, dir)| (Version::One, dir.clone()))
+    }
+
+    /// Finds a freezer: whether it is version 2, and the directory below which it can be used.
+    pub(super) fn freezer(&self) -> Option<(bool, PathBuf)> {
+        let one = self.one.iter().find(|(name, _)| name == "freezer").map(|(_, dir)| (false, dir.clone()));
+        one.or_else(|| self.two.clone().map(|dir| (true, dir)))
     }
 
     fn why_not(&self, controller: &str) -> String {

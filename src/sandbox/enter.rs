@@ -5,7 +5,7 @@ use super::host::Host;
 use crate::sys::process::{self, Cloned};
 use nix::sched::CloneFlags;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Joins the namespaces behind `pidfd`. A process cannot change its own pid namespace, only that of its children:
 /// the caller goes on as such a child, and the process before it waits and ends the same way.
@@ -33,16 +33,23 @@ pub(super) fn enter(pidfd: BorrowedFd<'_>, host: &Host) -> Setup<()> {
             let _ = rustix::process::setsid();
             Ok(())
         }
-        Cloned::Parent { pidfd, .. } => loop {
-            use std::os::fd::AsFd;
-            match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Ok(Some(status)) => match status.exit_status() {
-                    Some(code) => process::exit_now(code),
-                    None => process::die_of(status.terminating_signal().unwrap_or(9)),
-                },
-                Err(rustix::io::Errno::INTR) => {}
-                Ok(None) | Err(_) => process::exit_now(125),
-            }
-        },
+        Cloned::Parent { pidfd, .. } => {
+            process::close_from(3, Some(pidfd.as_raw_fd()));
+            wait(&pidfd)
+        }
+    }
+}
+
+/// Ends as the process behind `pidfd` ends.
+fn wait(pidfd: &OwnedFd) -> ! {
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => match status.exit_status() {
+                Some(code) => process::exit_now(code),
+                None => process::die_of(status.terminating_signal().unwrap_or(9)),
+            },
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => process::exit_now(125),
+        }
     }
 }

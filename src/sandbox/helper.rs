@@ -6,14 +6,13 @@
 //! on disk (CVE-2019-5736), with an empty environment.
 
 use super::child;
-use super::exit::Status;
 use super::host::Host;
 use super::message::{self, PackedJob, Reply};
 use super::wire::SharedFd;
 use crate::sys::process::{self, Cloned};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -147,17 +146,7 @@ impl Sandbox {
 
     /// Collects the status of a process that has ended or is about to.
     fn report(self) {
-        let status = loop {
-            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
-                Ok(Some(status)) => match status.exit_status() {
-                    Some(code) => break Status::Code(code),
-                    None => break Status::Signal(status.terminating_signal().unwrap_or(9)),
-                },
-                Err(rustix::io::Errno::INTR) => {}
-                // Cannot be: the helper alone waits for its children.
-                Ok(None) | Err(_) => break Status::Signal(9),
-            }
-        };
+        let status = super::launcher::collect(self.pidfd.as_fd());
         let _ = message::reply(&self.reply, &Reply::Exited(status));
     }
 }

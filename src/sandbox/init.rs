@@ -23,6 +23,13 @@ pub(super) fn split() -> io::Result<()> {
 fn watch(child: Pid, signals: &SigSet) -> ! {
     // Nothing of the caller stays open here.
     let _ = rustix::stdio::dup2_stdin(rustix::stdio::stderr());
+    process::close_from(3, None);
+    // not even the streams: whoever reads them must see their end with the program's
+    if let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
     loop {
         match signals.wait() {
             Ok(Signal::SIGCHLD) => reap(child),

@@ -9,14 +9,14 @@ use super::exit::{Exit, Status};
 use super::helper;
 use super::message::{self, Job, Reply, Task};
 use super::socket;
-use super::spec::{ProcessSpec, Rootfs, SandboxSpec};
+use super::spec::{Limits, ProcessSpec, Rootfs, SandboxSpec};
 use super::stubs::{self, StubLog};
 use super::wire::SharedFd;
 use crate::sys::mount;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::MountAttrFlags;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -92,10 +92,7 @@ impl Launcher {
             return Err(SandboxError::Invalid("no command specified".into()));
         }
         let cgroup = Cgroup::create(&spec.limits)?;
-        let changes = match &spec.rootfs {
-            Rootfs::Overlay { upper: dir, .. } | Rootfs::Dir(dir) => Some(dir.clone()),
-            Rootfs::ReadOnlyOverlay { .. } => None,
-        };
+        let changes = changes_of(&spec.rootfs);
         self.send(Task::Run(Box::new(spec.clone())), stdio, cgroup, changes)
     }
 
@@ -131,18 +128,18 @@ impl Launcher {
         })?;
         // Only the helper's copies are left, so that its end can be seen.
         drop((theirs, job));
-        let mut running = Running {
-            news: ours,
-            process: None,
-            terminal: None,
-            stubs: StubLog::default(),
-            changes,
-            cgroup,
-            not_executed: None,
-            exit: None,
-        };
+        let mut running = Running::new(cgroup, changes);
+        running.listen_on(ours);
         running.until_ready()?;
         Ok(running)
+    }
+}
+
+/// Gives the directory that takes the changes of a sandbox.
+pub(super) fn changes_of(rootfs: &Rootfs) -> Option<PathBuf> {
+    match rootfs {
+        Rootfs::Overlay { upper: dir, .. } | Rootfs::Dir(dir) => Some(dir.clone()),
+        Rootfs::ReadOnlyOverlay { .. } => None,
     }
 }
 
@@ -163,7 +160,7 @@ fn process_error(doing: &'static str) -> impl FnOnce(io::Error) -> SandboxError 
 
 /// Opens this program so that nobody who gets at it through `/proc` can write to the file: by a read-only mount of
 /// that one file that is attached nowhere, else as a sealed copy in memory.
-fn sealed_self() -> io::Result<OwnedFd> {
+pub(crate) fn sealed_self() -> io::Result<OwnedFd> {
     let program = fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let view = mount::clone_tree(&program, false).and_then(|view| {
         mount::add_attributes(&view, MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
@@ -192,7 +189,9 @@ fn sealed_copy() -> io::Result<OwnedFd> {
 /// A process in a sandbox. Dropping it kills the process, and with it all others of its sandbox, and waits for that.
 #[derive(Debug)]
 pub struct Running {
-    news: OwnedFd,
+    news: Option<OwnedFd>,
+    /// Whether the process is a child of this one, which then learns of its end by itself.
+    ours: bool,
     process: Option<(i32, OwnedFd)>,
     terminal: Option<OwnedFd>,
     stubs: StubLog,
@@ -204,6 +203,47 @@ pub struct Running {
 }
 
 impl Running {
+    pub(super) fn new(cgroup: Option<Cgroup>, changes: Option<PathBuf>) -> Self {
+        Self {
+            news: None,
+            ours: false,
+            process: None,
+            terminal: None,
+            stubs: StubLog::default(),
+            changes,
+            cgroup,
+            not_executed: None,
+            exit: None,
+        }
+    }
+
+    pub(super) fn listen_on(&mut self, news: OwnedFd) {
+        self.news = Some(news);
+    }
+
+    /// Takes over a child of this process and waits until it executes its program, or has failed to.
+    pub(super) fn adopt(&mut self, pid: i32, pidfd: OwnedFd) -> Result<(), SandboxError> {
+        self.ours = true;
+        self.process = Some((pid, pidfd));
+        self.until_ready()?;
+        // the socket closes with the execution
+        let news = self.news.as_ref().ok_or(SandboxError::HelperGone)?;
+        if let Ok(Some(Reply::NotExecuted { text })) = message::next_reply(news) {
+            self.not_executed = Some(text);
+        }
+        Ok(())
+    }
+
+    /// Says why the program could not be executed, in docker's words.
+    pub fn not_executed(&self) -> Option<&str> {
+        self.not_executed.as_deref()
+    }
+
+    /// Gives the files through which further processes enter the cgroups.
+    pub(super) fn doors(&self) -> Vec<SharedFd> {
+        self.cgroup.as_ref().map(Cgroup::doors).unwrap_or_default()
+    }
+
     fn until_ready(&mut self) -> Result<(), SandboxError> {
         let mut ready = false;
         while !(ready && self.process.is_some()) {
@@ -223,10 +263,12 @@ impl Running {
                     if self.process.is_some() {
                         self.until_exited()?;
                     } else {
-                        while !matches!(
-                            message::next_reply(&self.news),
-                            Ok(None | Some(Reply::Exited(_))) | Err(_)
-                        ) {}
+                        while let Some(news) = &self.news {
+                            if matches!(message::next_reply(news), Ok(None | Some(Reply::Exited(_))) | Err(_))
+                            {
+                                break;
+                            }
+                        }
                     }
                     self.exit = Some(self.ended(Status::Code(125)));
                     return Err(SandboxError::Setup(error));
@@ -247,7 +289,15 @@ impl Running {
     }
 
     fn next(&self) -> Result<Reply, SandboxError> {
-        message::next_reply(&self.news).map_err(process_error("hear from"))?.ok_or(SandboxError::HelperGone)
+        let news = self.news.as_ref().ok_or(SandboxError::HelperGone)?;
+        match message::next_reply(news).map_err(process_error("hear from"))? {
+            Some(reply) => Ok(reply),
+            // nobody else tells of the end of a child of ours
+            None => match &self.process {
+                Some((_, pidfd)) if self.ours => Ok(Reply::Exited(collect(pidfd.as_fd()))),
+                _ => Err(SandboxError::HelperGone),
+            },
+        }
     }
 
     fn until_exited(&mut self) -> Result<Status, SandboxError> {
@@ -287,7 +337,8 @@ impl Running {
         while self.exit.is_none() {
             let left = until.saturating_duration_since(Instant::now());
             let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&self.news, PollFlags::IN)], Some(&left)) {
+            let news = self.news.as_ref().ok_or(SandboxError::HelperGone)?;
+            match poll(&mut [PollFd::new(news, PollFlags::IN)], Some(&left)) {
                 Ok(0) => return Ok(None),
                 Ok(_) => match self.next()? {
                     Reply::Exited(status) => self.exit = Some(self.ended(status)),
@@ -333,9 +384,40 @@ impl Running {
         self.terminal.take()
     }
 
+    /// Changes limits while it runs.
+    ///
+    /// # Errors
+    /// It was started without a limit of that kind, or the kernel refuses.
+    pub fn limit(&mut self, limits: &Limits) -> Result<(), SandboxError> {
+        match &mut self.cgroup {
+            Some(cgroup) => cgroup.change(limits),
+            None => Err(SandboxError::Limit {
+                what: "a running container",
+                why: "it was started without limits, so its processes are in no cgroup of their own: stop it, update it, \
+                      and start it again"
+                    .into(),
+            }),
+        }
+    }
+
     /// Gives the cgroup's directories, for statistics.
     pub fn cgroup_dirs(&self) -> Vec<PathBuf> {
         self.cgroup.as_ref().map(Cgroup::dirs).unwrap_or_default()
+    }
+}
+
+/// Waits for the end of a child and collects its status.
+pub(super) fn collect(pidfd: BorrowedFd<'_>) -> Status {
+    loop {
+        match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => match status.exit_status() {
+                Some(code) => return Status::Code(code),
+                None => return Status::Signal(status.terminating_signal().unwrap_or(9)),
+            },
+            Err(rustix::io::Errno::INTR) => {}
+            // Cannot be: nobody else waits for our children.
+            Ok(None) | Err(_) => return Status::Signal(9),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod child;
 mod enter;
 mod error;
 mod exit;
+mod freezer;
 mod helper;
 mod host;
 mod init;
@@ -21,13 +22,14 @@ mod launcher;
 mod loopback;
 mod message;
 mod mounts;
+mod nursery;
 mod probe;
 mod program;
 pub mod pty;
 mod rootfs;
 pub mod rootless;
 mod seccomp;
-mod socket;
+pub(crate) mod socket;
 mod spec;
 mod staging;
 mod stubs;
@@ -38,13 +40,17 @@ mod wire;
 pub use capability::CapSet;
 pub use error::{SandboxError, SetupError};
 pub use exit::{Exit, Status};
+pub use freezer::{Freezer, members};
+pub(crate) use launcher::sealed_self;
 pub use launcher::{Launcher, Running, Stdio};
+pub use nursery::Nursery;
 pub use probe::{Feature, probe, try_overlay};
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
     RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
 };
 pub use wire::SharedFd;
+pub(crate) use wire::{decode, encode};
 
 /// Serves as the sandbox helper when this process was executed as one, and gives its exit code; `None` in every other
 /// case. The first thing that `main` calls.

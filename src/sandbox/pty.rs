@@ -79,6 +79,12 @@ pub fn size_of(terminal: impl AsFd) -> Option<(u16, u16)> {
     termios::tcgetwinsize(terminal).ok().map(|size| (size.ws_col, size.ws_row))
 }
 
+/// Gives a terminal a size in columns and rows; the processes on it get SIGWINCH.
+pub fn set_size(terminal: impl AsFd, (columns, rows): (u16, u16)) -> io::Result<()> {
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(termios::tcsetwinsize(terminal, size)?)
+}
+
 /// Gives one terminal the size of another; the processes on it get SIGWINCH.
 pub fn copy_size(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     Ok(termios::tcsetwinsize(to, termios::tcgetwinsize(from)?)?)

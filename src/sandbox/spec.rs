@@ -315,18 +315,20 @@ pub enum Network {
 }
 
 /// The process ids a sandbox sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum PidNamespace {
     /// Its own.
+    #[default]
     New,
     /// The host's (`--pid=host`). The end of the first process does not end its children then.
     Host,
 }
 
 /// The System V and POSIX message queues a sandbox sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum IpcNamespace {
     /// Its own.
+    #[default]
     New,
     /// The host's, with the host's `/dev/shm` (`--ipc=host`).
     Host,
@@ -340,6 +342,12 @@ pub struct Limits {
     pub memory: Option<u64>,
     /// Memory and swap together in bytes, as docker counts; `Some(u64::MAX)` is unlimited swap.
     pub memory_swap: Option<u64>,
+    /// Memory in bytes that is left to it when memory runs short.
+    #[serde(default)]
+    pub memory_reservation: Option<u64>,
+    /// Memory nodes to use, as in `--cpuset-mems`.
+    #[serde(default)]
+    pub cpuset_mems: Option<String>,
     /// Processor time in units of a thousandth of a processor: 1500 is one and a half.
     pub cpu_millis: Option<u64>,
     /// Relative weight as in `--cpu-shares`, 2 to 262144.

@@ -367,7 +367,8 @@ fn sysctls(proc: BorrowedFd<'_>, spec: &SandboxSpec) -> Setup<()> {
         let ipc = spec.ipc == IpcNamespace::New
             && ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|p| key.starts_with(p));
         let net = !matches!(spec.network, super::spec::Network::Host) && key.starts_with("net.");
-        if !ipc && !net {
+        let uts = key == "kernel.domainname";
+        if !ipc && !net && !uts {
             return Err(SetupError::new(doing(), "it does not belong to a namespace of the sandbox"));
         }
         let path = format!("sys/{}", key.replace('.', "/"));

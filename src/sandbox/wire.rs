@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for SharedFd {
 }
 
 /// Packs a message; the second part must travel beside the first.
-pub(super) fn encode<T: Serialize>(message: &T) -> Result<(Vec<u8>, Vec<SharedFd>), postcard::Error> {
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<(Vec<u8>, Vec<SharedFd>), postcard::Error> {
     RIDERS.set(Some(Vec::new()));
     let bytes = postcard::to_stdvec(message);
     let riders = RIDERS.take().unwrap_or_default();
@@ -73,7 +73,7 @@ pub(super) fn encode<T: Serialize>(message: &T) -> Result<(Vec<u8>, Vec<SharedFd
 }
 
 /// Unpacks what [`encode`] packed.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], riders: Vec<OwnedFd>) -> Result<T, postcard::Error> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], riders: Vec<OwnedFd>) -> Result<T, postcard::Error> {
     RIDERS.set(Some(riders.into_iter().map(SharedFd::from).collect()));
     let message = postcard::from_bytes(bytes);
     RIDERS.set(None);

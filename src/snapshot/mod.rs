@@ -30,6 +30,7 @@ mod record;
 mod stack;
 mod usage;
 mod view;
+mod writable;
 
 pub use absent::{Absent, LayerProvider, Origin, Source};
 pub use collect::Roots;
@@ -37,6 +38,7 @@ pub use prepared::Prepared;
 pub use record::{LayerInfo, SnapshotInfo, StepRecord};
 pub use usage::Usage;
 pub use view::{Resolved, View};
+pub use writable::Writable;
 
 use crate::digest::ResultId;
 use crate::layer::LayerError;

@@ -141,6 +141,24 @@ pub fn cloexec_from(first: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from `first` on but `keep`: for a process that stays behind and uses nothing else.
+pub fn close_from(first: RawFd, keep: Option<RawFd>) {
+    let close = |from: RawFd, to: libc::c_uint| {
+        let Ok(from) = libc::c_uint::try_from(from) else { return };
+        if from <= to {
+            // SAFETY: the caller never touches these descriptors again; it only waits and exits.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    };
+    match keep {
+        Some(keep) if keep >= first => {
+            close(first, libc::c_uint::try_from(keep).unwrap_or(0).saturating_sub(1));
+            close(keep + 1, libc::c_uint::MAX);
+        }
+        _ => close(first, libc::c_uint::MAX),
+    }
+}
+
 /// Takes over standard input as a descriptor of its own; number 0 then reads `/dev/null`.
 pub fn take_stdin() -> io::Result<OwnedFd> {
     let own = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;

@@ -222,6 +222,7 @@ fn limits(args: &BuildArgs) -> Result<Limits, CliError> {
         cpuset_cpus: args.cpuset_cpus.clone(),
         pids: None,
         parent: args.cgroup_parent.clone(),
+        ..Limits::default()
     })
 }
 

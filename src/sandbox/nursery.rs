@@ -1,0 +1,109 @@
+//! Starts sandboxes from this very process, which therefore must have one thread for ever: the monitor of a container.
+//!
+//! It is the helper's work without the helper: one process less for each container that runs. The sandboxes are this
+//! process's children, so its end is theirs.
+
+use super::cgroup::Cgroup;
+use super::child;
+use super::error::SandboxError;
+use super::host::Host;
+use super::launcher::{Running, Stdio, changes_of};
+use super::message::{self, Job, Task};
+use super::socket;
+use super::spec::{ProcessSpec, SandboxSpec};
+use super::wire::SharedFd;
+use crate::sys::process::{self, Cloned};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What is known of the machine, and the right to copy this process.
+#[derive(Debug)]
+pub struct Nursery {
+    host: Host,
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> SandboxError {
+    move |source| SandboxError::Process { doing, source }
+}
+
+impl Nursery {
+    /// Looks at the machine and gives this process a mount namespace of its own, which hears of the host's mounts.
+    ///
+    /// # Errors
+    /// The process has threads, or may not make namespaces.
+    pub fn new() -> Result<Self, SandboxError> {
+        let host = Host::look();
+        if host.may_mount {
+            let apart = || -> io::Result<()> {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+                Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
+            };
+            apart().map_err(failed("cannot make a mount namespace for"))?;
+        }
+        Ok(Self { host })
+    }
+
+    /// Starts a sandbox and waits until its program is executed; one that cannot be is told by
+    /// [`Running::not_executed`].
+    pub fn spawn(&self, spec: &SandboxSpec, stdio: Stdio) -> Result<Running, SandboxError> {
+        if spec.process.argv.is_empty() {
+            return Err(SandboxError::Invalid("no command specified".into()));
+        }
+        let cgroup = Cgroup::create(&spec.limits)?;
+        let doors = cgroup.as_ref().map(Cgroup::doors).unwrap_or_default();
+        let mut running = Running::new(cgroup, changes_of(&spec.rootfs));
+        self.start(&mut running, Task::Run(Box::new(spec.clone())), stdio, doors)?;
+        Ok(running)
+    }
+
+    /// Starts a further process in a sandbox of ours, under the same limits.
+    pub fn spawn_in(
+        &self,
+        sandbox: &Running,
+        process: &ProcessSpec,
+        privileged: bool,
+        stdio: Stdio,
+    ) -> Result<Running, SandboxError> {
+        let target = sandbox.pidfd().ok_or(SandboxError::HelperGone)?;
+        let target = target.try_clone_to_owned().map_err(failed("cannot refer to"))?;
+        let task = Task::Enter { pidfd: target.into(), process: Box::new(process.clone()), privileged };
+        let mut running = Running::new(None, None);
+        self.start(&mut running, task, stdio, sandbox.doors())?;
+        Ok(running)
+    }
+
+    fn start(
+        &self,
+        running: &mut Running,
+        task: Task,
+        stdio: Stdio,
+        cgroups: Vec<SharedFd>,
+    ) -> Result<(), SandboxError> {
+        let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(SharedFd::from);
+        let job = Job { task, stdio, cgroups };
+        let packed = Self::pack(&job, running).map_err(failed("cannot prepare to start"))?;
+        drop(job);
+        match process::clone_process(packed.flags) {
+            Ok(Cloned::Child) => {
+                process::default_signals();
+                child::run(packed, &self.host)
+            }
+            Ok(Cloned::Parent { pid, pidfd }) => {
+                // only the child's copies are left, so that its executing the program can be seen
+                drop(packed);
+                running.adopt(pid.as_raw_nonzero().get(), pidfd)
+            }
+            Err(e) => Err(SandboxError::Setup(self.host.explain_clone(packed.flags, &e))),
+        }
+    }
+
+    /// Packs a job as if it went to a helper.
+    fn pack(job: &Job, running: &mut Running) -> io::Result<message::PackedJob> {
+        let (near, far) = socket::pair()?;
+        let (ours, theirs): (OwnedFd, OwnedFd) = socket::pair()?;
+        message::send_job(&near, job, theirs.as_fd())?;
+        running.listen_on(ours);
+        message::recv_job(&far)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
