@@ -238,16 +238,22 @@ fn the_id_is_written_to_a_new_file() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_refused_by_name() {
+fn what_is_not_available_is_refused_by_name() {
     let space = TestSpace::new().with_busybox();
-    for flags in [&["-d"][..], &["-p", "80:80"], &["--restart", "always"], &["--pull", "always"]] {
-        shell(&space, flags, "echo ran").refuses(125, &["not available yet"]);
+    for (flags, words) in [
+        (&["--restart", "sometimes"][..], &["--restart", "unless-stopped"][..]),
+        (&["--restart", "always"], &["--restart and --rm"]),
+        (&["--pid", "container:x"], &["--pid", "not available"]),
+        (&["--log-driver", "syslog"], &["json-file"]),
+        (&["--gpus", "all"], &["--gpus"]),
+        (&["--platform", "linux/s390x", "--pull", "never"], &["linux/s390x", "platform"]),
+    ] {
+        shell(&space, flags, "echo ran").refuses(125, words);
     }
     shell(&space, &["--pull", "never"], "true").ok();
-    shell(&space, &["--platform", "linux/s390x"], "true").refuses(125, &["linux/s390x", "platform"]);
     space
-        .rbuild(["run", "--rm", "busybux", "true"])
-        .refuses(125, &["Unable to find image 'busybux:latest' locally", "did you mean busybox"]);
+        .rbuild(["run", "--rm", "--pull", "never", "busybux", "true"])
+        .refuses(125, &["Unable to find image 'busybux:latest' locally"]);
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
     let how = Attachment {
         terminal: record.terminal,
         input: stdin,
+        owner: true,
         sig_proxy: args.sig_proxy.is_none_or(|value| value.unwrap_or(true)),
         stop_signal: record.config.stop_signal,
         detach_keys,

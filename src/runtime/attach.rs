@@ -20,6 +20,9 @@ use std::sync::Arc;
 pub struct Attachment {
     /// The container has a terminal.
     pub terminal: bool,
+    /// The container was made for this command: when nobody takes its output any more, the program hears of it, as it
+    /// would of the end of a pipe's reader.
+    pub owner: bool,
     /// The caller's input goes to it.
     pub input: bool,
     /// Signals to the command go to the container.
@@ -59,6 +62,7 @@ pub fn follow(
     let mut relay = Relay {
         client,
         input: how.input,
+        owner: how.owner.then_some(note),
         filter: how.terminal.then(|| Filter::new(&how.detach_keys)),
         waiting: None,
     };
@@ -95,6 +99,7 @@ fn target(connection: OwnedFd, how: &Attachment, note: fn(&str)) -> Target {
 struct Relay<'a> {
     client: &'a Client,
     input: bool,
+    owner: Option<fn(&str)>,
     filter: Option<Filter>,
     /// Input that the monitor has no room for yet.
     waiting: Option<Request>,
@@ -141,9 +146,8 @@ impl Relay<'_> {
             Err(e) => return Err(super::protocol::broken(e)),
         };
         match event {
-            // nobody can be told when the caller's streams are gone; the container does not end for that
-            Event::Output(bytes) => drop(terminal::write_all(stdout(), &bytes)),
-            Event::Errors(bytes) => drop(terminal::write_all(stderr(), &bytes)),
+            Event::Output(bytes) => self.unread(terminal::write_all(stdout(), &bytes), false),
+            Event::Errors(bytes) => self.unread(terminal::write_all(stderr(), &bytes), true),
             Event::Ended { code, out_of_memory } => {
                 return Ok(Some(Parting::Ended(Ended { code, out_of_memory })));
             }
@@ -152,6 +156,16 @@ impl Relay<'_> {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// Tells the program of a failure to write, once; and the user, unless it is a pipe that was closed on purpose.
+    fn unread(&mut self, written: Result<(), Errno>, errors: bool) {
+        let (Err(error), Some(note)) = (written, self.owner.take()) else { return };
+        if error != Errno::PIPE {
+            let error = io::Error::from(error);
+            note(&format!("warning: the container's output could not be written: {error}\n"));
+        }
+        let _ = self.client.send(&Request::Unread(errors));
     }
 
     /// Reads input and sends it; says whether the user leaves.

@@ -78,6 +78,8 @@ pub(crate) enum Request {
         /// Input, output, errors; none for a detached process or one with a terminal.
         stdio: Option<[SharedFd; 3]>,
     },
+    /// Nobody can take the output (false) or the errors (true) any more: the program hears of it as of a reader's end.
+    Unread(bool),
     /// A descriptor of the container's root, with all its mounts.
     Root,
     Processes,

@@ -52,7 +52,8 @@ pub(in crate::cli) fn run(args: &AttachArgs, ctx: &Ctx) -> CommandResult {
     let streams = Streams { stdin: input, stdout: true, stderr: true };
     client.attach(streams, terminal::size()).map_err(failure)?;
     let stop_signal = record.config.stop_signal;
-    let how = Attachment { terminal: record.terminal, input, sig_proxy, stop_signal, detach_keys };
+    let how =
+        Attachment { terminal: record.terminal, owner: false, input, sig_proxy, stop_signal, detach_keys };
     let parting = follow(&client, &how, Some(&signals), talk).map_err(failure)?;
     drop(signals);
     ended(&parting, record)

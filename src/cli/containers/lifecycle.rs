@@ -140,6 +140,7 @@ fn start_attached(args: &StartArgs, containers: &Containers, name: &str) -> Comm
     started.map_err(failure)?;
     let how = Attachment {
         terminal: record.terminal,
+        owner: false,
         input,
         sig_proxy: true,
         stop_signal: record.config.stop_signal,

@@ -191,6 +191,10 @@ impl Monitor {
             Request::Pause => done(self.pause()),
             Request::Unpause => done(self.unpause()),
             Request::Exec { request, stdio } => self.exec(at, &request, stdio),
+            Request::Unread(errors) => {
+                self.close_output(if errors { Stream::Err } else { Stream::Out });
+                None
+            }
             Request::Root => Some(self.root()),
             Request::Processes => Some(Event::Processes(self.processes())),
             Request::Reload => {

@@ -296,6 +296,16 @@ impl Monitor {
         }
     }
 
+    /// Reads no more, so that a program that writes more hears of it. Not for a terminal, which is input too.
+    pub(super) fn close_output(&mut self, stream: Stream) {
+        if let Some(life) = self.life.as_mut().filter(|life| life.terminal.is_none()) {
+            match stream {
+                Stream::Out => life.output = None,
+                Stream::Err => life.errors = None,
+            }
+        }
+    }
+
     /// Passes input on.
     pub(super) fn take_input(&mut self, bytes: &[u8]) {
         if let Some(life) = &mut self.life
