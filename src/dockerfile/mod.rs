@@ -20,11 +20,13 @@ mod instruction;
 mod lines;
 pub mod lint;
 pub mod mount;
+mod mount_options;
 pub mod parse;
 mod pattern;
 mod print;
 pub mod span;
 pub mod word;
+mod word_error;
 
 pub use ast::Dockerfile;
 pub use diagnostic::Diagnostic;
