@@ -342,27 +342,6 @@ mod tests {
     }
 
     #[test]
-    fn reads_sizes() {
-        let cases = [
-            ("0", Some(0)),
-            ("10", Some(10)),
-            ("1k", Some(1024)),
-            ("1.5 KiB", Some(1536)),
-            ("2GB", Some(2 << 30)),
-            ("1b", Some(1)),
-            ("1bb", None),
-            ("1kk", None),
-            ("k", None),
-            ("-1", None),
-            ("1.2.3", None),
-            ("", None),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(size(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
     fn reads_devices() {
         let device = |text: &str| {
             device(&Text::plain(text, 0)).map(|d| (d.name, d.required)).map_err(|e| e.to_string())

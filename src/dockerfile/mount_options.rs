@@ -335,3 +335,29 @@ fn size(text: &str) -> Option<u64> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
     (bytes.is_finite() && bytes < 9.2e18).then_some(bytes as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_sizes() {
+        let cases = [
+            ("0", Some(0)),
+            ("10", Some(10)),
+            ("1k", Some(1024)),
+            ("1.5 KiB", Some(1536)),
+            ("2GB", Some(2 << 30)),
+            ("1b", Some(1)),
+            ("1bb", None),
+            ("1kk", None),
+            ("k", None),
+            ("-1", None),
+            ("1.2.3", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(size(text), expected, "{text:?}");
+        }
+    }
+}
