@@ -89,7 +89,15 @@ pub(super) fn finish(all: Vec<Described>, format: Option<&str>, ctx: &Ctx) -> Co
                 ctx.out.line(&template.render(value)?)?;
             }
         }
-        None => ctx.out.line(&pretty(&Value::Array(found))?)?,
+        None => {
+            for state in found.iter_mut().filter_map(|value| value.get_mut("State")?.as_object_mut()) {
+                // a template may ask for it; docker's JSON leaves it out
+                if state.get("Health").is_some_and(Value::is_null) {
+                    state.shift_remove("Health");
+                }
+            }
+            ctx.out.line(&pretty(&Value::Array(found))?)?;
+        }
     }
     if missing.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(CliError::new(missing.join("\n"))) }
 }

@@ -186,6 +186,8 @@ impl Relay<'_> {
                 None => (buffer[..n].to_vec(), false),
             };
             if leaves {
+                // what was typed before
+                let _ = self.client.send(&Request::Input(bytes));
                 return Ok(true);
             }
             if !bytes.is_empty() {

@@ -218,10 +218,10 @@ fn drain(terminal: BorrowedFd<'_>, over: BorrowedFd<'_>, mut filter: Option<Filt
             match rustix::io::read(stdin(), &mut buffer) {
                 Ok(n) if n > 0 => {
                     let (bytes, leaves) = keys.take(&buffer[..n]);
+                    let _ = write_all(terminal, &bytes);
                     if leaves {
                         return false;
                     }
-                    let _ = write_all(terminal, &bytes);
                 }
                 Err(Errno::INTR | Errno::AGAIN) => {}
                 Ok(_) | Err(_) => filter = None,

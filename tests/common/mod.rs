@@ -297,6 +297,14 @@ impl TestSpace {
 
 impl Drop for TestSpace {
     fn drop(&mut self) {
+        // What a test has left running goes with its space, also when it fails.
+        if self.store().join("containers/names").exists() {
+            let left = self.command(["ps", "-aq"]).output().map(|out| out.stdout).unwrap_or_default();
+            let left = String::from_utf8_lossy(&left).into_owned();
+            if !left.trim().is_empty() {
+                let _ = self.command(["rm", "-f"].into_iter().chain(left.lines())).output();
+            }
+        }
         for disk in self.disks.lock().expect("no holder panics").iter() {
             let _ = nix::mount::umount2(disk, nix::mount::MntFlags::MNT_DETACH);
         }

@@ -93,6 +93,7 @@ fn describe_state(state: &State) -> Value {
         "Error": state.error,
         "StartedAt": time::format(state.started),
         "FinishedAt": time::format(state.finished),
+        "Health": null,
     });
     if let (Some(health), Some(fields)) = (&state.health, out.as_object_mut()) {
         let log = health.log.iter().map(|probe| {
