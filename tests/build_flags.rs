@@ -155,7 +155,7 @@ fn what_is_not_available_is_refused_and_what_changes_nothing_is_taken() {
     let space = busybox();
     let context = space.dockerfile("FROM busybox\nENV a=b\n");
     for (flags, word) in [
-        (&["--push"][..], "not available yet"),
+        (&["--push"][..], "a push needs a name"),
         (&["--cache-from", "type=inline"], "--cache-from"),
         (&["--cache-to", "type=registry,ref=x"], "--cache-to"),
         (&["--pull=sometimes"], "sometimes"),

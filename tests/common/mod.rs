@@ -14,6 +14,7 @@ pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod registry;
 pub(crate) mod user;
+pub(crate) mod web;
 
 use std::ffi::OsStr;
 use std::fs;
