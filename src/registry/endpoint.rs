@@ -69,9 +69,7 @@ pub(super) fn base_url(
         Ok(_) => return Ok(https),
         Err(error) => error,
     };
-    if let ureq::Error::Rustls(why) = &error
-        && is_certificate(why)
-    {
+    if tls_error(&error).is_some_and(is_certificate) {
         return Err(transport(&https, &error));
     }
     let http = format!("http://{host}");
@@ -88,7 +86,16 @@ pub(super) fn base_url(
     }
 }
 
-fn is_certificate(error: &rustls::Error) -> bool {
+/// Finds the error of TLS in one of the client's, where there is one.
+pub(super) fn tls_error(error: &ureq::Error) -> Option<&rustls::Error> {
+    match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+pub(super) fn is_certificate(error: &rustls::Error) -> bool {
     matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
 }
 
@@ -104,16 +111,19 @@ pub(super) fn is_unknown_host(error: &ureq::Error) -> bool {
 
 /// Words an error of the client.
 pub(super) fn transport(url: &str, error: &ureq::Error) -> RegistryError {
+    if let Some(rustls::Error::InvalidCertificate(why)) = tls_error(error) {
+        let host = host_in(url);
+        let why = format!(
+            "its certificate is not trusted ({why}): put the CA of the registry into /etc/docker/certs.d/{host}/ca.crt"
+        );
+        return RegistryError::Transport { url: redact(url), why };
+    }
     let why = match error {
         error if is_unknown_host(error) => {
             "this host is not known: check its name, and that there is a network".to_owned()
         }
         ureq::Error::Io(why) => why.to_string(),
         ureq::Error::Timeout(what) => format!("no answer in time ({what})"),
-        ureq::Error::Rustls(rustls::Error::InvalidCertificate(why)) => format!(
-            "its certificate is not trusted ({why:?}): put the registry's CA into /etc/docker/certs.d/{}/ca.crt",
-            host_in(url)
-        ),
         other => other.to_string(),
     };
     RegistryError::Transport { url: redact(url), why }

@@ -14,8 +14,8 @@
 //! client.blob_bytes(&repository, &desc, limit) -> Vec<u8>                    for small ones
 //! client.has_blob(&repository, &digest)  -> bool
 //! client.upload(&repository, &desc, from, &open) -> Upload                   only if missing; mount; send
-//! client.put_blob(&repository, &desc, &open)                               without asking first
-//! client.mount(&repository, &digest, from)       -> bool
+//! client.offer(&repository, &digest, from)       -> Offer                    the same in two parts, for those who make
+//! client.put_blob(&repository, &desc, session, &open)                        the bytes only when they are wanted
 //! client.put_manifest(&name, &desc, bytes)
 //! ```
 //!
@@ -42,4 +42,4 @@ pub use download::{BlobReader, registry_error};
 pub use error::RegistryError;
 pub use search::{Repository, registry_name};
 pub use settings::{Flags, Settings};
-pub use upload::Upload;
+pub use upload::{Offer, Session, Upload};

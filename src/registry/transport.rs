@@ -145,13 +145,13 @@ impl Transport {
         call: &Call<'_>,
         challenges: &mut u32,
     ) -> Result<Response<Body>, Failure> {
-        let authorization = self.authorization(at, call).map_err(Failure::never)?;
+        let name = self.authorization(at, call).map_err(Failure::never)?;
         let mut home = true;
         let mut url = call.url.clone();
         let mut agent = at.agent.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let name = authorization.as_deref().filter(|_| home);
-            let answer = self.once(&agent, call, &url, name)?;
+            let shown = name.as_ref().map(|n| n.value.as_str()).filter(|_| home);
+            let answer = self.once(&agent, call, &url, shown)?;
             let status = answer.status().as_u16();
             match status {
                 200..=299 => return Ok(answer),
@@ -163,7 +163,7 @@ impl Transport {
                     }
                     url = next;
                 }
-                401 if home => return Err(self.challenged(at, call, name.is_some(), answer, challenges)),
+                401 if home => return Err(self.challenged(at, call, name, answer, challenges)),
                 _ => return Err(self.refused(at, call, &url, home, answer)),
             }
         }
@@ -211,9 +211,8 @@ impl Transport {
         }
         answer.map_err(|e| {
             let again = match &e {
-                ureq::Error::BadUri(_) | ureq::Error::Rustls(rustls::Error::InvalidCertificate(_)) => {
-                    Again::Never
-                }
+                ureq::Error::BadUri(_) => Again::Never,
+                e if endpoint::tls_error(e).is_some_and(endpoint::is_certificate) => Again::Never,
                 e if endpoint::is_unknown_host(e) => Again::Never,
                 _ => Again::After(None),
             };
@@ -248,7 +247,7 @@ impl Transport {
         &self,
         at: &Endpoint,
         call: &Call<'_>,
-        named: bool,
+        name: Option<Name>,
         mut answer: Response<Body>,
         challenges: &mut u32,
     ) -> Failure {
@@ -270,16 +269,20 @@ impl Transport {
             });
         };
         let mut auth = at.auth.lock().unwrap_or_else(PoisonError::into_inner);
-        // a token may have ended early; a password does not get better
-        let useless =
-            named && best.scheme == "basic" && auth.challenge.as_ref().is_some_and(|c| c.scheme == "basic");
-        *challenges += 1;
-        auth.challenge = Some(best.clone());
-        auth.tokens.remove(call.scope);
-        if useless || *challenges > MAX_CHALLENGES {
-            return denied(why);
+        let credential = match self.credential(at, &mut auth, call.repository) {
+            Ok(credential) => credential,
+            Err(error) => return Failure::never(error),
+        };
+        if let Some(name) = &name {
+            // another thread may have brought a new one meanwhile
+            auth.tokens.retain(|scope, token| scope != call.scope || !name.value.ends_with(&token.value));
         }
-        if best.scheme == "basic" && !matches!(self.credential(at, &mut auth, call.repository), Ok(Some(_))) {
+        *challenges += 1;
+        let same = auth.challenge.as_ref() == Some(best);
+        auth.challenge = Some(best.clone());
+        // an old token may have ended early; what is new, and a password, does not get better by being said again
+        let useless = name.is_some_and(|name| name.fresh && (same || best.scheme == "basic"));
+        if useless || *challenges > MAX_CHALLENGES || (best.scheme == "basic" && credential.is_none()) {
             return denied(why);
         }
         Failure { error: denied(why).error, again: Again::WithName }
@@ -339,29 +342,29 @@ impl Transport {
     }
 
     /// Gives the value of the `Authorization` header, as far as the registry has said that it wants one.
-    fn authorization(&self, at: &Endpoint, call: &Call<'_>) -> Result<Option<String>, RegistryError> {
+    fn authorization(&self, at: &Endpoint, call: &Call<'_>) -> Result<Option<Name>, RegistryError> {
         // held while a token is fetched, so that parallel requests share it
         let mut auth = at.auth.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(challenge) = auth.challenge.clone() else { return Ok(None) };
         let credential = self.credential(at, &mut auth, call.repository)?;
         if let Some(Credential::Bearer(token)) = &credential {
             self.may_tell(at)?;
-            return Ok(Some(format!("Bearer {token}")));
+            return Ok(Some(Name { value: format!("Bearer {token}"), fresh: true }));
         }
         if challenge.scheme == "basic" {
             let Some(Credential::Password { user, password }) = &credential else { return Ok(None) };
             self.may_tell(at)?;
-            return Ok(Some(basic(user, password)));
+            return Ok(Some(Name { value: basic(user, password), fresh: true }));
         }
         if let Some(token) = auth.tokens.get(call.scope).filter(|t| t.until > Instant::now()) {
-            return Ok(Some(format!("Bearer {}", token.value)));
+            return Ok(Some(Name { value: format!("Bearer {}", token.value), fresh: false }));
         }
         let agent = self.agent(endpoint::host_in(challenge.param("realm").unwrap_or_default()))?;
         let token =
             token::fetch(&self.settings, &agent, &at.base, &challenge, call.scope, credential.as_ref())?;
         let value = format!("Bearer {}", token.value);
         auth.tokens.insert(call.scope.clone(), token);
-        Ok(Some(value))
+        Ok(Some(Name { value, fresh: true }))
     }
 
     fn credential(
@@ -388,6 +391,13 @@ impl Transport {
         }
         Err(RegistryError::Clear { url: redact(&at.base) })
     }
+}
+
+/// What stands in an `Authorization` header.
+struct Name {
+    value: String,
+    /// It was made for this request, so that no other could be better.
+    fresh: bool,
 }
 
 /// Whether one more try makes sense.

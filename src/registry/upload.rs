@@ -25,6 +25,19 @@ pub enum Upload {
     Sent,
 }
 
+/// Where the bytes of one blob go, given out by the registry for this once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session(String);
+
+/// What a registry says of a blob that it is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    /// It has it now, without bytes having been sent.
+    Taken(Upload),
+    /// It wants its bytes, perhaps at a place that it has named already.
+    Wanted(Option<Session>),
+}
+
 impl Client {
     /// Brings a blob into a repository: not if it is there, by mounting it from `from` (another repository of the same
     /// registry) if that has it, else by sending it. `open` gives the bytes from the beginning, each time it is called.
@@ -38,15 +51,32 @@ impl Client {
         from: Option<&str>,
         open: &(dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync),
     ) -> Result<Upload, RegistryError> {
-        if self.has_blob(repository, &blob.digest)? {
-            return Ok(Upload::Present);
+        match self.offer(repository, &blob.digest, from)? {
+            Offer::Taken(how) => Ok(how),
+            Offer::Wanted(session) => {
+                self.put_blob(repository, blob, session, open)?;
+                Ok(Upload::Sent)
+            }
         }
-        if let Some(from) = from.filter(|from| *from != repository.repository())
-            && self.mount(repository, &blob.digest, from)?
-        {
-            return Ok(Upload::Mounted);
+    }
+
+    /// Asks whether a repository has a blob, or can take it from `from`.
+    ///
+    /// # Errors
+    /// Access to `repository` is denied, or no usable answer.
+    pub fn offer(
+        &self,
+        repository: &Reference,
+        digest: &Digest,
+        from: Option<&str>,
+    ) -> Result<Offer, RegistryError> {
+        if self.has_blob(repository, digest)? {
+            return Ok(Offer::Taken(Upload::Present));
         }
-        self.put_blob(repository, blob, open).map(|()| Upload::Sent)
+        match from.filter(|from| *from != repository.repository()) {
+            Some(from) => self.mount(repository, digest, from),
+            None => Ok(Offer::Wanted(None)),
+        }
     }
 
     /// Sends a blob without asking whether it is there.
@@ -57,14 +87,18 @@ impl Client {
         &self,
         repository: &Reference,
         blob: &Descriptor,
+        session: Option<Session>,
         open: &(dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync),
     ) -> Result<(), RegistryError> {
         let at = self.upstream(repository.registry())?;
-        let mut tries = 0;
+        let (mut session, mut tries) = (session, 0);
         loop {
             tries += 1;
-            let location = self.begin(&at, repository)?;
-            match self.put_at(&at, repository, blob, &location, open) {
+            let place = match session.take() {
+                Some(session) => session,
+                None => self.begin(&at, repository)?,
+            };
+            match self.put_at(&at, repository, blob, &place, open) {
                 Ok(()) => return Ok(()),
                 // a session that was lost halfway cannot be taken up; another one can
                 Err(error) if is_passing(&error) && tries < self.inner.transport.settings.attempts => {
@@ -75,13 +109,10 @@ impl Client {
         }
     }
 
-    /// Asks the registry to take a blob from another of its repositories; `false` when it does not.
-    ///
-    /// # Errors
-    /// Access to `repository` is denied, or no usable answer.
-    pub fn mount(&self, repository: &Reference, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
+    /// Asks the registry to take a blob from another of its repositories.
+    fn mount(&self, repository: &Reference, digest: &Digest, from: &str) -> Result<Offer, RegistryError> {
         let at = self.upstream(repository.registry())?;
-        let path = format!(
+        let url = format!(
             "{}/v2/{}/blobs/uploads/?mount={}&from={}",
             at.base,
             repository.repository(),
@@ -89,25 +120,32 @@ impl Client {
             encode(from)
         );
         let scope = Scope::mount(repository.repository(), from);
-        let call = Call {
-            method: "POST",
-            url: path,
-            headers: Vec::new(),
-            payload: Payload::Bytes(&[]),
-            scope: &scope,
-            repository: repository.repository(),
-        };
-        match self.inner.transport.send(&at, &call) {
-            Ok(answer) if answer.status() == 201 => Ok(true),
-            // 202: it began an upload instead; that one ends by itself
-            Ok(answer) => {
-                self.cancel(&at, repository, &call.url, &answer);
-                Ok(false)
-            }
+        match self.post(&at, repository, &url, &scope) {
+            Ok(answer) if answer.status() == 201 => Ok(Offer::Taken(Upload::Mounted)),
+            // 202: it has begun an upload instead
+            Ok(answer) => Ok(Offer::Wanted(self.location(&url, &answer).ok().map(Session))),
             // no right to read the other repository
-            Err(RegistryError::Denied { .. } | RegistryError::Status { .. }) => Ok(false),
+            Err(RegistryError::Denied { .. } | RegistryError::Status { .. }) => Ok(Offer::Wanted(None)),
             Err(error) => Err(error),
         }
+    }
+
+    fn post(
+        &self,
+        at: &Arc<Endpoint>,
+        repository: &Reference,
+        url: &str,
+        scope: &Scope,
+    ) -> Result<Response<Body>, RegistryError> {
+        let call = Call {
+            method: "POST",
+            url: url.to_owned(),
+            headers: Vec::new(),
+            payload: Payload::Bytes(&[]),
+            scope,
+            repository: repository.repository(),
+        };
+        self.inner.transport.send(at, &call)
     }
 
     /// Puts a manifest or index under a tag, or under its digest where the name has one.
@@ -141,19 +179,10 @@ impl Client {
         }
     }
 
-    fn begin(&self, at: &Arc<Endpoint>, repository: &Reference) -> Result<String, RegistryError> {
+    fn begin(&self, at: &Arc<Endpoint>, repository: &Reference) -> Result<Session, RegistryError> {
         let url = format!("{}/v2/{}/blobs/uploads/", at.base, repository.repository());
-        let scope = Scope::push(repository.repository());
-        let call = Call {
-            method: "POST",
-            url: url.clone(),
-            headers: Vec::new(),
-            payload: Payload::Bytes(&[]),
-            scope: &scope,
-            repository: repository.repository(),
-        };
-        let answer = self.inner.transport.send(at, &call)?;
-        self.location(&url, &answer)
+        let answer = self.post(at, repository, &url, &Scope::push(repository.repository()))?;
+        self.location(&url, &answer).map(Session)
     }
 
     /// Sends all bytes in one request, which every registry takes.
@@ -162,10 +191,10 @@ impl Client {
         at: &Arc<Endpoint>,
         repository: &Reference,
         blob: &Descriptor,
-        location: &str,
+        place: &Session,
         open: &(dyn Fn() -> io::Result<Box<dyn Read + Send>> + Sync),
     ) -> Result<(), RegistryError> {
-        let url = with_query(location, "digest", blob.digest.as_str());
+        let url = with_query(&place.0, "digest", blob.digest.as_str());
         if let Some(other) = origin(&url).filter(|o| Some(o) != origin(&at.base).as_ref()) {
             // some registries take bytes at another host, by an address that is its own key
             let agent = self.inner.transport.agent(endpoint::host_in(&url))?;
@@ -192,14 +221,6 @@ impl Client {
             repository: repository.repository(),
         };
         self.inner.transport.send_once(at, &call).map(|_| ())
-    }
-
-    /// Lets the registry forget an upload that will not come.
-    fn cancel(&self, at: &Arc<Endpoint>, repository: &Reference, url: &str, answer: &Response<Body>) {
-        let path = self.location(url, answer).ok().and_then(|l| l.strip_prefix(&at.base).map(str::to_owned));
-        let Some(path) = path else { return };
-        // it would end by itself, later
-        let _ = self.send(at, "DELETE", &path, repository, &[], &Scope::push(repository.repository()));
     }
 
     fn location(&self, url: &str, answer: &Response<Body>) -> Result<String, RegistryError> {

@@ -10,7 +10,7 @@ use crate::image::{ExportOptions, Image, Images, Outgoing};
 use crate::oci::Descriptor;
 use crate::progress::{EventSink, Outcome};
 use crate::reference::Reference;
-use crate::registry::{Client, Upload};
+use crate::registry::{Client, Offer, Upload};
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -184,42 +184,27 @@ impl Push<'_> {
         step: &Arc<Step>,
     ) -> Result<(Descriptor, Upload, u64), TransferError> {
         let sibling = siblings.get(outgoing.diff_id(layer)).map(String::as_str);
-        if let Some(known) = &known
-            && let Some(how) = self.there(name, known, sibling)?
-        {
-            return Ok((known.clone(), how, 0));
+        let mut session = None;
+        if let Some(known) = &known {
+            match self.client.offer(name, &known.digest, sibling)? {
+                Offer::Taken(how) => return Ok((known.clone(), how, 0)),
+                Offer::Wanted(begun) => session = begun,
+            }
         }
         let ready = outgoing.ready(layer)?;
         let blob = ready.descriptor.clone();
-        if known.as_ref().is_none_or(|known| known.digest != blob.digest)
-            && let Some(how) = self.there(name, &blob, sibling)?
-        {
-            return Ok((blob, how, 0));
+        if known.is_none_or(|known| known.digest != blob.digest) {
+            match self.client.offer(name, &blob.digest, sibling)? {
+                Offer::Taken(how) => return Ok((blob, how, 0)),
+                Offer::Wanted(begun) => session = begun,
+            }
         }
         let open = || -> io::Result<Box<dyn Read + Send>> {
             Ok(Box::new(Watched { inner: ready.open()?, done: 0, step: step.clone() }))
         };
-        self.client.put_blob(name, &blob, &open)?;
+        self.client.put_blob(name, &blob, session, &open)?;
         let size = blob.size;
         Ok((blob, Upload::Sent, size))
-    }
-
-    /// Says whether the registry has a blob without its bytes being sent.
-    fn there(
-        &self,
-        name: &Reference,
-        blob: &Descriptor,
-        sibling: Option<&str>,
-    ) -> Result<Option<Upload>, TransferError> {
-        if self.client.has_blob(name, &blob.digest)? {
-            return Ok(Some(Upload::Present));
-        }
-        if let Some(from) = sibling
-            && self.client.mount(name, &blob.digest, from)?
-        {
-            return Ok(Some(Upload::Mounted));
-        }
-        Ok(None)
     }
 }
 

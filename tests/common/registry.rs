@@ -16,15 +16,21 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts one, or skips the test (and returns `None`) where docker-registry is not installed.
     pub(crate) fn start(space: &TestSpace) -> Option<Self> {
+        Self::start_with(space, "registry", "", "")
+    }
+
+    /// Starts one with its data in the directory `name` and more in its configuration: lines of its own, and lines
+    /// below `http:` (indented by two).
+    pub(crate) fn start_with(space: &TestSpace, name: &str, more: &str, http: &str) -> Option<Self> {
         if !tools_or_skip(&["docker-registry"]) {
             return None;
         }
-        let data = space.mkdir("registry");
+        let data = space.mkdir(name);
         let host = format!("127.0.0.1:{}", free_port());
         let config = space.write(
-            "registry.yml",
+            &format!("{name}.yml"),
             format!(
-                "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\nhttp: {{addr: {host}}}\n",
+                "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  delete: {{enabled: true}}\n{more}http:\n  addr: {host}\n{http}",
                 data.display()
             ),
         );
