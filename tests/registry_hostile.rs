@@ -319,7 +319,7 @@ fn credentials_do_not_follow_a_redirect() {
     });
     let auths = json!({"auths": {web.host(): {"auth": "bWU6aHVudGVyMg=="}, greedy.host(): {"auth": "YTpi"}}});
     space.write("home/.docker/config.json", auths.to_string());
-    space.rbuild(["rmi", "-f", &space.rbuild(["images", "-q"]).ok().stdout.trim().to_owned()]).ok();
+    space.rbuild(["rmi", "-f", space.rbuild(["images", "-q"]).ok().stdout.trim()]).ok();
     pull(&space, &format!("{}/x/app:1", web.host())).refuses(1, &["401"]);
     assert!(greedy.seen().iter().all(|r| r.header("authorization").is_none()));
 }

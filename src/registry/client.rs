@@ -69,7 +69,7 @@ impl Client {
     /// # Errors
     /// There is none, access is denied, no answer, or it is not what the digest or the registry's own header says.
     pub fn resolve(&self, name: &Reference) -> Result<Resolved, RegistryError> {
-        self.from_any(name, |at| self.resolve_at(at, name))
+        self.any_source(name, |at| self.resolve_at(at, name))
     }
 
     /// Asks for the descriptor under a name without its document; `None` when there is none.
@@ -237,7 +237,7 @@ impl Client {
     }
 
     /// Asks the mirrors one after the other and then the registry itself; its error is the one that counts.
-    pub(super) fn from_any<T>(
+    pub(super) fn any_source<T>(
         &self,
         name: &Reference,
         ask: impl Fn(&Endpoint) -> Result<T, RegistryError>,

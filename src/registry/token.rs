@@ -49,10 +49,6 @@ impl Scope {
     pub(super) fn catalog() -> Self {
         Self(vec!["registry:catalog:*".to_owned()])
     }
-
-    fn matches(&self, asked: &str) -> bool {
-        self.0.iter().any(|own| own == asked)
-    }
 }
 
 /// A token and its end.
@@ -75,11 +71,9 @@ pub(super) fn fetch(
     check_realm(settings, registry_url, realm, credential.is_some())?;
     let service = challenge.param("service").unwrap_or_default();
     let mut scopes = scope.0.clone();
-    // a registry may know better what it wants (another spelling of the repository, say)
-    if let Some(asked) = challenge.param("scope").filter(|s| !s.is_empty() && !scope.matches(s)) {
-        if scopes.is_empty() {
-            scopes.extend(asked.split(' ').map(str::to_owned));
-        }
+    // for what we have no words a registry may have some
+    if scopes.is_empty() {
+        scopes.extend(challenge.param("scope").unwrap_or_default().split_whitespace().map(str::to_owned));
     }
     let pairs = |also: &[(&str, &str)]| {
         let mut all: Vec<String> = also.iter().map(|(k, v)| format!("{k}={}", encode(v))).collect();

@@ -44,6 +44,14 @@ pub struct Pushed {
     pub sent: u64,
 }
 
+/// A layer that is in the registry now.
+struct Brought {
+    blob: Descriptor,
+    how: Upload,
+    /// In bytes.
+    sent: u64,
+}
+
 impl Push<'_> {
     /// Brings an image under a name into its registry.
     ///
@@ -55,16 +63,16 @@ impl Push<'_> {
             return Ok(done);
         }
         let siblings = self.siblings(name)?;
-        let mut layers = self.layers(&outgoing, name, &siblings)?;
+        let layers = self.layers(&outgoing, name, &siblings)?;
         self.config(&outgoing, name)?;
-        let listed = layers.iter().map(|(layer, _, _)| layer.clone()).collect();
+        let listed = layers.iter().map(|layer| layer.blob.clone()).collect();
         let (descriptor, bytes) = outgoing.manifest(listed)?;
         match self.by_digest {
             true => self.client.put_manifest(&name.with_digest(&descriptor.digest), &descriptor, &bytes)?,
             false => self.client.put_manifest(name, &descriptor, &bytes)?,
         }
-        let sent = layers.iter().map(|(_, _, sent)| sent).sum();
-        let layers = layers.drain(..).map(|(layer, how, _)| (layer, how)).collect();
+        let sent = layers.iter().map(|layer| layer.sent).sum();
+        let layers = layers.into_iter().map(|layer| (layer.blob, layer.how)).collect();
         Ok(Pushed { descriptor, layers, sent })
     }
 
@@ -116,9 +124,9 @@ impl Push<'_> {
         outgoing: &Outgoing<'_>,
         name: &Reference,
         siblings: &HashMap<DiffId, String>,
-    ) -> Result<Vec<(Descriptor, Upload, u64)>, TransferError> {
+    ) -> Result<Vec<Brought>, TransferError> {
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let done: Mutex<Vec<(usize, (Descriptor, Upload, u64))>> = Mutex::default();
+        let done: Mutex<Vec<(usize, Brought)>> = Mutex::default();
         let failure: Mutex<Option<TransferError>> = Mutex::new(None);
         let work = || {
             while !stop.load(Ordering::Relaxed) {
@@ -154,7 +162,7 @@ impl Push<'_> {
         layer: usize,
         name: &Reference,
         siblings: &HashMap<DiffId, String>,
-    ) -> Result<(Descriptor, Upload, u64), TransferError> {
+    ) -> Result<Brought, TransferError> {
         let known = outgoing.known(layer);
         let (blob, size) = match &known {
             Some(known) => (&known.digest, known.size),
@@ -163,7 +171,7 @@ impl Push<'_> {
         let step = Arc::new(Step::begin(&self.sink, layer + 1, "push", blob, size));
         let brought = self.bring(outgoing, layer, known, name, siblings, &step);
         step.end(match &brought {
-            Ok((_, Upload::Sent, _)) => Outcome::Done,
+            Ok(Brought { how: Upload::Sent, .. }) => Outcome::Done,
             Ok(_) => Outcome::Cached,
             Err(error) => Outcome::Failed(error.to_string()),
         });
@@ -182,12 +190,12 @@ impl Push<'_> {
         name: &Reference,
         siblings: &HashMap<DiffId, String>,
         step: &Arc<Step>,
-    ) -> Result<(Descriptor, Upload, u64), TransferError> {
+    ) -> Result<Brought, TransferError> {
         let sibling = siblings.get(outgoing.diff_id(layer)).map(String::as_str);
         let mut session = None;
         if let Some(known) = &known {
             match self.client.offer(name, &known.digest, sibling)? {
-                Offer::Taken(how) => return Ok((known.clone(), how, 0)),
+                Offer::Taken(how) => return Ok(Brought { blob: known.clone(), how, sent: 0 }),
                 Offer::Wanted(begun) => session = begun,
             }
         }
@@ -195,7 +203,7 @@ impl Push<'_> {
         let blob = ready.descriptor.clone();
         if known.is_none_or(|known| known.digest != blob.digest) {
             match self.client.offer(name, &blob.digest, sibling)? {
-                Offer::Taken(how) => return Ok((blob, how, 0)),
+                Offer::Taken(how) => return Ok(Brought { blob, how, sent: 0 }),
                 Offer::Wanted(begun) => session = begun,
             }
         }
@@ -203,8 +211,8 @@ impl Push<'_> {
             Ok(Box::new(Watched { inner: ready.open()?, done: 0, step: step.clone() }))
         };
         self.client.put_blob(name, &blob, session, &open)?;
-        let size = blob.size;
-        Ok((blob, Upload::Sent, size))
+        let sent = blob.size;
+        Ok(Brought { blob, how: Upload::Sent, sent })
     }
 }
 

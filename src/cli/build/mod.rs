@@ -91,7 +91,7 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
         manifest = manifest.or(written);
         if let Some(push) = spec.push {
             let quiet = args.switches.quiet || progress::is_quiet(args);
-            let pushed = output::push(spec, push, &settings.annotations, names, &image, &images, quiet, ctx)?;
+            let pushed = output::push(spec, push, &settings.annotations, names, image, &images, quiet, ctx)?;
             manifest = Some(pushed).or(manifest);
         }
     }
