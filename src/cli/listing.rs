@@ -13,7 +13,7 @@ pub(super) struct Look {
     /// Print with a template, as a table, or as json
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Only the first column
+    /// Only the names or ids
     #[arg(short, long)]
     quiet: bool,
 }
@@ -27,10 +27,22 @@ impl Look {
         columns: &[&str],
         title: &dyn Fn(&str) -> String,
     ) -> Result<(), CliError> {
+        self.print_with(ctx, rows, columns, columns[0], title)
+    }
+
+    /// The same, with the field that `--quiet` shows.
+    pub(super) fn print_with(
+        &self,
+        ctx: &Ctx,
+        rows: &[Value],
+        columns: &[&str],
+        quiet: &str,
+        title: &dyn Fn(&str) -> String,
+    ) -> Result<(), CliError> {
         let cell = |row: &Value, column: &str| row[column].as_str().unwrap_or_default().to_owned();
         let text = match self.format.as_deref().filter(|format| *format != "table") {
             Some(format) => list_with(&Template::parse(format)?, rows, title)?,
-            None if self.quiet => rows.iter().map(|row| cell(row, columns[0]) + "\n").collect(),
+            None if self.quiet => rows.iter().map(|row| cell(row, quiet) + "\n").collect(),
             None => {
                 let head = vec![columns.iter().map(|column| title(column)).collect::<Vec<String>>()];
                 let body = rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect());

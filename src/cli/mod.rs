@@ -35,6 +35,7 @@ mod table;
 mod tag;
 mod template;
 mod values;
+mod volume;
 mod volume_flags;
 mod warnings;
 
@@ -84,6 +85,9 @@ enum Command {
     /// Disk use, clean-up and what works here
     #[command(subcommand)]
     System(system::SystemCommand),
+    /// Volumes: files that outlive containers
+    #[command(subcommand)]
+    Volume(Box<volume::VolumeCommand>),
     /// Networks between containers
     #[command(subcommand)]
     Network(Box<network::NetworkCommand>),
@@ -139,6 +143,7 @@ fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
         Command::Version(args) => info::version(&args, ctx),
         Command::Builder(command) => builder::run(&command, ctx),
         Command::System(command) => system::run(&command, ctx),
+        Command::Volume(command) => volume::run(&command, ctx),
         Command::Network(command) => network::run(&command, ctx),
         Command::Group(command) => image_commands::run_group(&command, ctx),
         Command::Login(args) => registry::login::run(&args, ctx),

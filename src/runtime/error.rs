@@ -88,6 +88,25 @@ pub enum RunError {
         /// What is wrong.
         why: String,
     },
+    /// There is no such volume.
+    #[error("get {0}: no such volume")]
+    NoVolume(String),
+    /// A container uses the volume.
+    #[error("remove {name}: volume is in use - [{by}]")]
+    VolumeInUse {
+        /// Its name.
+        name: String,
+        /// Ids of the containers.
+        by: String,
+    },
+    /// A volume cannot be made or mounted as asked for.
+    #[error("volume {name}: {why}")]
+    Volume {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The image is for machines that this one cannot imitate.
     #[error(
         "image {image:?} was found but its platform ({found}) does not match the specified platform ({wanted})"

@@ -32,6 +32,7 @@ pub mod terminal;
 mod text;
 pub mod time;
 pub mod volume;
+pub mod volumes;
 
 pub use crate::network::DnsRequest;
 pub use attach::{Attachment, Parting, follow};
@@ -50,4 +51,4 @@ pub use protocol::{ExecRequest, Streams};
 pub use record::{MountPoint, MountSource, Record};
 pub use restart::RestartPolicy;
 pub use state::{State, Status};
-pub use volume::{VolumeName, VolumeRequest, VolumeSource};
+pub use volume::{VolumeExtra, VolumeName, VolumeRequest, VolumeSource};

@@ -6,7 +6,8 @@
 
 use super::record::{MountPoint, MountSource};
 use super::seed::seed;
-use super::volume::{VolumeName, VolumeRequest, VolumeSource};
+use super::volume::{VolumeExtra, VolumeName, VolumeRequest, VolumeSource};
+use super::volumes::Volumes;
 use super::{ContainerId, RunError};
 use crate::sandbox::{MountKind, MountSpec, Source};
 use crate::snapshot::Snapshot;
@@ -16,7 +17,7 @@ use crate::tree::TreePath;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where volumes come from and what they start with.
 struct Maker<'a> {
@@ -43,7 +44,7 @@ pub(super) fn prepare(
         if !clean.is_root() && !path.contains(&0) && !covered {
             all.push(VolumeRequest {
                 target,
-                source: VolumeSource::Anonymous { seed: true },
+                source: VolumeSource::Anonymous { seed: true, extra: VolumeExtra::default() },
                 readonly: false,
             });
         }
@@ -82,13 +83,7 @@ pub(super) fn specs(mounts: &[MountPoint], store: &Store) -> Result<Vec<MountSpe
                 host_dir(path, *create).map_err(|why| RunError::mount(&mount.target, why))?;
                 MountKind::Bind(Source::Host(path.clone()))
             }
-            MountSource::Volume { name, .. } => {
-                let root = data_dir(store, name);
-                if !root.is_dir() {
-                    return Err(RunError::mount(&mount.target, format!("volume {name} is gone")));
-                }
-                MountKind::Bind(Source::InDir { root, path: Vec::new() })
-            }
+            MountSource::Volume { name, subpath, .. } => Volumes::new(store).mount(name, subpath)?,
             MountSource::Tmpfs(options) => MountKind::TmpfsWith(*options),
         };
         Ok(MountSpec { target: mount.target.clone(), kind, readonly: mount.readonly })
@@ -96,19 +91,15 @@ pub(super) fn specs(mounts: &[MountPoint], store: &Store) -> Result<Vec<MountSpe
     mounts.iter().map(spec).collect()
 }
 
-/// Gives the directory of a volume's files.
-pub(super) fn data_dir(store: &Store, name: &str) -> PathBuf {
-    store.root().join("volumes").join(name).join("_data")
-}
-
 /// Removes the volumes that were made for one container alone.
 pub(super) fn remove_anonymous(store: &Store, mounts: &[MountPoint]) {
     for mount in mounts {
-        if let MountSource::Volume { name, anonymous: true } = &mount.source {
-            let dir = store.root().join("volumes").join(name);
-            // by a rename, so that nobody finds half of it; what a kill leaves is swept
-            if let Ok(grave) = store.temp_dir("volume") {
-                let _ = std::fs::rename(&dir, grave.path().join("gone"));
+        if let MountSource::Volume { name, anonymous: true, .. } = &mount.source {
+            // it may have been removed by hand; another container that took it over by --volumes-from keeps it
+            let volumes = Volumes::new(store);
+            let others = volumes.users().ok().and_then(|mut users| users.remove(name)).unwrap_or_default();
+            if others.len() <= 1 {
+                let _ = volumes.destroy(name);
             }
         }
     }
@@ -122,16 +113,17 @@ impl Maker<'_> {
                 host_dir(path, *create).map_err(|why| RunError::mount(target, why))?;
                 MountSource::Bind { path: path.clone(), create: *create }
             }
-            VolumeSource::Named { name, seed } => {
-                self.named(name, *seed, target)?;
-                MountSource::Volume { name: name.as_str().to_owned(), anonymous: false }
+            VolumeSource::Named { name, seed, extra } => {
+                self.named(name, *seed && extra.subpath.is_empty(), target, extra, false)?;
+                let subpath = extra.subpath.clone();
+                MountSource::Volume { name: name.as_str().to_owned(), anonymous: false, subpath }
             }
-            VolumeSource::Anonymous { seed } => {
+            VolumeSource::Anonymous { seed, extra } => {
                 let id = ContainerId::random()?.to_string();
                 let name =
                     VolumeName::parse(id.as_bytes()).ok_or_else(|| RunError::mount(target, "no name"))?;
-                self.named(&name, *seed, target)?;
-                MountSource::Volume { name: id, anonymous: true }
+                self.named(&name, *seed, target, extra, true)?;
+                MountSource::Volume { name: id, anonymous: true, subpath: Vec::new() }
             }
             VolumeSource::Tmpfs(options) => MountSource::Tmpfs(*options),
         })
@@ -148,7 +140,25 @@ impl Maker<'_> {
         })
     }
 
-    fn named(&self, name: &VolumeName, fill: bool, target: &[u8]) -> Result<(), RunError> {
+    /// Finds a volume or makes it, and fills an empty one.
+    fn named(
+        &self,
+        name: &VolumeName,
+        fill: bool,
+        target: &[u8],
+        extra: &VolumeExtra,
+        anonymous: bool,
+    ) -> Result<(), RunError> {
+        let volumes = Volumes::new(self.store);
+        let known = volumes.get(name.as_str())?;
+        if known.is_none() && !extra.options.is_empty() {
+            volumes.create(Some(name.clone()), extra.labels.clone(), extra.options.clone())?;
+            return Ok(());
+        }
+        // files of another place are not the image's to fill
+        if known.as_ref().is_some_and(|info| !info.options.is_empty()) {
+            return Ok(());
+        }
         let dir = self.store.root().join("volumes").join(name.as_str());
         let data = dir.join("_data");
         // two containers that start at once fill a volume once
@@ -175,6 +185,9 @@ impl Maker<'_> {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(fail(e)),
                 _ => std::fs::rename(&filled, &data).map_err(fail)?,
             },
+        }
+        if known.is_none() {
+            volumes.describe_new(name.as_str(), &extra.labels, anonymous)?;
         }
         Ok(())
     }

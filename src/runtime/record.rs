@@ -119,6 +119,9 @@ pub enum MountSource {
         name: String,
         /// It was made for this container alone and goes with it (`--rm`, `rm -v`).
         anonymous: bool,
+        /// The path in it that is shown; empty for all of it.
+        #[serde(default, with = "super::text")]
+        subpath: Vec<u8>,
     },
     /// An empty memory file system.
     Tmpfs(TmpfsOptions),

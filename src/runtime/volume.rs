@@ -3,6 +3,7 @@
 use super::RunError;
 use crate::sandbox::TmpfsOptions;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -34,14 +35,34 @@ pub enum VolumeSource {
         name: VolumeName,
         /// Whether an empty one starts with what the image has there.
         seed: bool,
+        /// What `--mount` says of it.
+        #[serde(default)]
+        extra: VolumeExtra,
     },
     /// A volume of this container's own.
     Anonymous {
         /// Whether it starts with what the image has there.
         seed: bool,
+        /// What `--mount` says of it.
+        #[serde(default)]
+        extra: VolumeExtra,
     },
     /// An empty memory file system.
     Tmpfs(TmpfsOptions),
+}
+
+/// What only `--mount` can say of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VolumeExtra {
+    /// `volume-subpath`: the path in it that is shown, empty for all of it.
+    #[serde(default)]
+    pub subpath: Vec<u8>,
+    /// `volume-label`: labels of one that is made.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `volume-opt`: options of one that is made.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 /// A volume's name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`, so also one safe path component.
@@ -79,7 +100,7 @@ pub fn parse_volume(text: &[u8], cwd: &Path) -> Result<VolumeRequest, RunError> 
     let target = target(path).map_err(|why| bad(&why))?;
     let options = VolumeOptions::parse(options).map_err(|why| bad(&why))?;
     let source = match source {
-        None => VolumeSource::Anonymous { seed: !options.nocopy },
+        None => VolumeSource::Anonymous { seed: !options.nocopy, extra: VolumeExtra::default() },
         Some(b"") => return Err(bad("what stands before the colon is empty")),
         Some(path) if path.starts_with(b"/") || path.starts_with(b".") => {
             if options.nocopy {
@@ -91,7 +112,7 @@ pub fn parse_volume(text: &[u8], cwd: &Path) -> Result<VolumeRequest, RunError> 
             let name = VolumeName::parse(name).ok_or_else(|| {
                 bad("that is no volume name; for a directory of the host write an absolute path or ./")
             })?;
-            VolumeSource::Named { name, seed: !options.nocopy }
+            VolumeSource::Named { name, seed: !options.nocopy, extra: VolumeExtra::default() }
         }
     };
     Ok(VolumeRequest { target, source, readonly: options.readonly })
@@ -206,6 +227,7 @@ struct MountFields {
     readonly: bool,
     create: bool,
     nocopy: bool,
+    volume: VolumeExtra,
     tmpfs: TmpfsOptions,
     /// A key that only one type has, with that type.
     only: Option<(&'static str, &'static str)>,
@@ -252,8 +274,28 @@ impl MountFields {
                 (self.tmpfs.mode, self.only) = (Some(mode), Some(("tmpfs-mode", "tmpfs")));
             }
             "consistency" => {}
-            "bind-propagation" | "bind-recursive" | "bind-nonrecursive" | "volume-subpath"
-            | "volume-label" | "volume-driver" | "volume-opt" | "image-subpath" => {
+            "volume-driver" if text.as_deref() == Some("local") => {
+                self.only = Some(("volume-driver", "volume"))
+            }
+            "volume-driver" => return Err(format!("{shown}: there is only the driver local")),
+            "volume-subpath" => {
+                let path = need()?;
+                if path.starts_with(b"/") || path.split(|b| *b == b'/').any(|part| part == b"..") {
+                    return Err(format!("{shown}: the path must stay inside the volume"));
+                }
+                (self.volume.subpath, self.only) = (path, Some(("volume-subpath", "volume")));
+            }
+            "volume-label" | "volume-opt" => {
+                let pair = text.unwrap_or_default();
+                let (name, value) = pair.split_once('=').unwrap_or((&pair, ""));
+                let (list, only) = match key.as_str() {
+                    "volume-label" => (&mut self.volume.labels, "volume-label"),
+                    _ => (&mut self.volume.options, "volume-opt"),
+                };
+                list.insert(name.to_owned(), value.to_owned());
+                self.only = Some((only, "volume"));
+            }
+            "bind-propagation" | "bind-recursive" | "bind-nonrecursive" | "image-subpath" => {
                 return Err(format!("{shown:?} is not available yet"));
             }
             _ => return Err(format!("unknown key {key:?}")),
@@ -270,11 +312,14 @@ impl MountFields {
         let source = match (kind, self.source) {
             ("bind", None) => return Err("source is required for type=bind".into()),
             ("bind", Some(path)) => VolumeSource::Host { path: host_path(&path, cwd), create: self.create },
-            ("volume", None) => VolumeSource::Anonymous { seed: !self.nocopy },
+            ("volume", None) if !self.volume.subpath.is_empty() => {
+                return Err("volume-subpath needs a source: a new volume has no paths".into());
+            }
+            ("volume", None) => VolumeSource::Anonymous { seed: !self.nocopy, extra: self.volume },
             ("volume", Some(name)) => {
                 let name =
                     VolumeName::parse(&name).ok_or("source is no volume name; use type=bind for a path")?;
-                VolumeSource::Named { name, seed: !self.nocopy }
+                VolumeSource::Named { name, seed: !self.nocopy, extra: self.volume }
             }
             ("tmpfs", None) => VolumeSource::Tmpfs(self.tmpfs),
             ("tmpfs", Some(_)) => return Err("type=tmpfs takes no source".into()),
@@ -353,13 +398,17 @@ mod tests {
     }
 
     fn named(name: &str, seed: bool) -> VolumeSource {
-        VolumeSource::Named { name: VolumeName::parse(name.as_bytes()).unwrap(), seed }
+        VolumeSource::Named {
+            name: VolumeName::parse(name.as_bytes()).unwrap(),
+            seed,
+            extra: VolumeExtra::default(),
+        }
     }
 
     #[test]
     fn volumes() {
         for (text, target, source, readonly) in [
-            ("/c", "/c", VolumeSource::Anonymous { seed: true }, false),
+            ("/c", "/c", VolumeSource::Anonymous { seed: true, extra: VolumeExtra::default() }, false),
             ("data:/c", "/c", named("data", true), false),
             ("data:/c:ro,nocopy", "/c", named("data", false), true),
             ("/h:/c", "/c", host("/h", true), false),
@@ -397,7 +446,7 @@ mod tests {
     fn mounts() {
         let tmpfs = TmpfsOptions { size: Some(1 << 20), mode: Some(0o1770), ..TmpfsOptions::default() };
         for (text, target, source, readonly) in [
-            ("target=/c", "/c", VolumeSource::Anonymous { seed: true }, false),
+            ("target=/c", "/c", VolumeSource::Anonymous { seed: true, extra: VolumeExtra::default() }, false),
             ("type=volume,src=data,dst=/c,ro", "/c", named("data", true), true),
             ("source=data,destination=/c,volume-nocopy", "/c", named("data", false), false),
             ("type=bind,source=/h,target=/c,readonly=false", "/c", host("/h", false), false),
@@ -427,10 +476,25 @@ mod tests {
             ("type=bind,src=/h,dst=/c,ro=maybe", "true or false"),
             ("type=bind,src=/h,dst=/c,bind-propagation=rshared", "not available yet"),
             ("type=bind,\"src=/h,dst=/c", "quote"),
+            ("src=v,dst=/c,volume-subpath=../x", "inside the volume"),
+            ("dst=/c,volume-subpath=x", "needs a source"),
+            ("type=bind,src=/h,dst=/c,volume-label=a=b", "type=volume"),
+            ("dst=/c,volume-driver=nfs", "only the driver local"),
         ] {
             let error = parse_mount(text.as_bytes(), Path::new("/work")).unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn volumes_have_more_in_the_long_form() {
+        let text = b"src=v,dst=/c,volume-subpath=a/b,volume-label=k=v,volume-label=l,volume-opt=type=tmpfs,volume-driver=local";
+        let VolumeSource::Named { extra, .. } = parse_mount(text, Path::new("/")).unwrap().source else {
+            panic!("a named volume")
+        };
+        assert_eq!(extra.subpath, b"a/b");
+        assert_eq!((extra.labels["k"].as_str(), extra.labels["l"].as_str()), ("v", ""));
+        assert_eq!(extra.options["type"], "tmpfs");
     }
 
     #[test]

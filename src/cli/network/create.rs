@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 /// Makes a network.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Its name
     #[arg(value_name = "NETWORK")]
     name: String,

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 /// Lists networks.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Only what fits: name=, id=, driver=, label=KEY[=VALUE], scope=, type=custom|builtin, dangling=true|false
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 /// Shows all about networks.
 #[derive(Debug, clap::Args)]
-pub(super) struct InspectArgs {
+pub(in crate::cli) struct InspectArgs {
     /// Names, ids or beginnings of ids
     #[arg(required = true, value_name = "NETWORK")]
     names: Vec<String>,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// Removes networks.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(in crate::cli) struct Args {
     /// Names, ids or beginnings of ids
     #[arg(required = true, value_name = "NETWORK")]
     names: Vec<String>,
@@ -21,7 +21,7 @@ pub(super) struct Args {
 
 /// Removes networks that no running container is in.
 #[derive(Debug, clap::Args)]
-pub(super) struct PruneArgs {
+pub(in crate::cli) struct PruneArgs {
     /// Only what fits: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
