@@ -20,10 +20,13 @@ use super::{
     lan::{self, DEFAULT_ID, Place, Target},
     links,
     live::{Endpoint, Held, LiveNetwork, Lives},
-    netns::Netns,
+    netns::{LOOPBACK, Netns, run},
     request::{Attachment, DEFAULT_NETWORK},
 };
-use crate::sys::netlink::{Netlink, Protocol};
+use crate::sys::{
+    netlink::{Netlink, Protocol},
+    netlink_route,
+};
 
 /// What a container brings along when it joins.
 #[derive(Clone, Debug)]
@@ -42,7 +45,7 @@ pub struct JoinRequest {
     pub exposed: Vec<ContainerPort>,
     /// Its environment.
     pub environment: Vec<String>,
-    /// The networks; one at least.
+    /// The networks; with none there is a loopback interface only.
     pub attachments: Vec<Attachment>,
     /// The ports to publish.
     pub publish: Vec<PublishRequest>,
@@ -132,6 +135,8 @@ impl Membership {
     }
 
     fn settle(&mut self, lives: &Lives, netns: &mut Netns, targets: &[Target]) -> Result<(), NetworkError> {
+        run(&mut netns.route, &[netlink_route::link_up(LOOPBACK)])
+            .map_err(NetworkError::setup("set the loopback interface up"))?;
         for (attachment, target) in self.request.attachments.clone().iter().zip(targets) {
             self.take_place(lives, netns, attachment, target)?;
         }
@@ -379,9 +384,16 @@ impl Membership {
         sweep(lives)?;
         let mut netns = self.open()?;
         self.take_place(lives, &mut netns, attachment, &target)?;
-        lan::set_way_out(&mut netns, &before, &self.live)?;
-        lives.write(&self.live)?;
+        let done = lan::set_way_out(&mut netns, &before, &self.live).and_then(|()| lives.write(&self.live));
+        if done.is_err()
+            && let Some(half) = self.live.endpoints.pop()
+        {
+            let route = Netlink::open(Protocol::Route);
+            // the error is told; what remains of the interface is found by the next one
+            let _ = route.map(|mut route| lan::release(&mut route, &[half]));
+        }
         drop(alone);
+        done?;
         self.keep(lives)
     }
 

@@ -15,6 +15,7 @@
 //! A name is taken by making the link, which only one can. A link whose container is gone, or has another name by
 //! now, is nobody's.
 
+use super::network::NetworkRequest;
 use super::record::Record;
 use super::state::{State, Status};
 use super::{ContainerId, ContainerName, RunError};
@@ -266,6 +267,14 @@ impl Containers {
         self.save_record(&Record { name: name.clone(), ..container.record.clone() })?;
         let _ = std::fs::remove_file(self.name_path(&container.record.name));
         Ok(())
+    }
+
+    /// Keeps which networks a container shall be in from its next start on.
+    pub fn set_network(&self, container: &Container, network: NetworkRequest) -> Result<(), RunError> {
+        let _alone = self.lock_names()?;
+        // read again: its name may have changed meanwhile
+        let now = self.read::<Record>(&container.record.id, "config.json")?;
+        self.save_record(&Record { network, ..now.unwrap_or_else(|| container.record.clone()) })
     }
 
     /// Removes a container that does not run: its files and its name, with `volumes` also the volumes that were

@@ -488,7 +488,7 @@ mod tests {
 
     #[test]
     fn volumes_have_more_in_the_long_form() {
-        let text = b"src=v,dst=/c,volume-subpath=a/b,volume-label=k=v,volume-label=l,volume-opt=type=tmpfs,volume-driver=local";
+        let text = b"src=vol,dst=/c,volume-subpath=a/b,volume-label=k=v,volume-label=l,volume-opt=type=tmpfs,volume-driver=local";
         let VolumeSource::Named { extra, .. } = parse_mount(text, Path::new("/")).unwrap().source else {
             panic!("a named volume")
         };

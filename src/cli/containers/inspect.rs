@@ -174,7 +174,7 @@ fn host_config(record: &Record) -> Value {
         let ro = if mount.readonly { ":ro" } else { "" };
         match &mount.source {
             MountSource::Bind { path, .. } => Some(format!("{}:{}{ro}", path.display(), text(&mount.target))),
-            MountSource::Volume { name, anonymous: false } => {
+            MountSource::Volume { name, anonymous: false, .. } => {
                 Some(format!("{name}:{}{ro}", text(&mount.target)))
             }
             _ => None,

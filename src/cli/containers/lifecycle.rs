@@ -282,13 +282,16 @@ fn wait_one(containers: &Containers, name: &str) -> Result<i32, CliError> {
 pub(in crate::cli) fn rename(args: &RenameArgs, ctx: &Ctx) -> CommandResult {
     let containers = open(ctx)?;
     let container = containers.find(&args.old).map_err(failure)?;
-    let name = args.new.parse().map_err(failure)?;
+    let name: crate::runtime::ContainerName = args.new.parse().map_err(failure)?;
     containers.rename(&container, &name).map_err(failure)?;
     if container.state.status.is_live()
         && let Ok(client) = Client::connect(&container)
     {
         // one that does not hear it reads the name at its end
         let _ = client.reload();
+        // others find it by name
+        let change = crate::network::NetworkChange::Rename(name.to_string());
+        let _ = serde_json::to_vec(&change).map(|change| client.network(change));
     }
     record_event(&containers, &container.record, "rename", &[("oldName", container.record.name.to_string())]);
     Ok(ExitCode::SUCCESS)

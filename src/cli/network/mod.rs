@@ -1,5 +1,6 @@
 //! `rbuild network`: the commands about networks, with docker's flags and words.
 
+mod connect;
 mod create;
 mod list;
 mod remove;
@@ -13,6 +14,10 @@ use std::path::PathBuf;
 /// The commands.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum NetworkCommand {
+    /// Put a container into a network, also while it runs
+    Connect(connect::ConnectArgs),
+    /// Take a container out of a network, also while it runs
+    Disconnect(connect::DisconnectArgs),
     /// Make a network
     Create(create::Args),
     /// Show all about networks
@@ -30,6 +35,8 @@ pub(super) enum NetworkCommand {
 /// Runs one of them.
 pub(super) fn run(command: &NetworkCommand, ctx: &Ctx) -> CommandResult {
     match command {
+        NetworkCommand::Connect(args) => connect::connect(args, ctx),
+        NetworkCommand::Disconnect(args) => connect::disconnect(args, ctx),
         NetworkCommand::Create(args) => create::run(args, ctx),
         NetworkCommand::Inspect(args) => list::inspect(args, ctx),
         NetworkCommand::Ls(args) => list::run(args, ctx),
