@@ -8,6 +8,7 @@
 pub(crate) mod archive;
 pub(crate) mod docker;
 pub(crate) mod flat;
+pub(crate) mod fleet;
 pub(crate) mod git;
 pub(crate) mod http;
 pub(crate) mod process;

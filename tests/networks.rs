@@ -1,0 +1,359 @@
+//! Networks of the user's making: names, isolation, addresses, live changes, and what a killed monitor leaves.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::collections::HashSet;
+use std::process::Command;
+use std::time::Duration;
+
+use common::fleet::{Fleet, get};
+use common::process::eventually;
+use common::{TestSpace, root_or_skip};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn as_root() -> Option<Fleet> {
+    root_or_skip().then(|| Fleet::new(TestSpace::new()))
+}
+
+/// Fetches a page from a container within a few seconds, or fails.
+const FETCH: &str = "fetch() { for n in 1 2 3 4 5; do timeout 3 wget -qO- http://$1/ && return 0; sleep 0.2; done; return 1; }; ";
+
+fn fetch(fleet: &Fleet, network: &str, host: &str) -> Option<String> {
+    let done = fleet.shell(&["--network", network], &format!("{FETCH} fetch {host}"));
+    done.status.success().then_some(done.stdout)
+}
+
+/// Whether one attempt to connect gets nowhere.
+fn cannot_reach(fleet: &Fleet, network: &str, host: &str) -> bool {
+    let script = format!("timeout 2 wget -qO- http://{host}/ && exit 1; true");
+    fleet.shell(&["--network", network], &script).status.success()
+}
+
+/// Names of the host's interfaces and packet tables that are about networks of users.
+fn traces() -> HashSet<String> {
+    let links = std::fs::read_dir("/sys/class/net").unwrap().flatten();
+    let mut all: HashSet<String> = links
+        .map(|e| e.file_name().into_string().unwrap())
+        .filter(|n| n.starts_with("rb-") || n.starts_with("rv"))
+        .collect();
+    if let Ok(out) = Command::new("nft").args(["list", "tables"]).output() {
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        all.extend(text.lines().filter(|line| line.contains(" rbuild-")).map(str::to_owned));
+    }
+    all
+}
+
+#[test]
+fn containers_find_each_other_by_name() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "lan"]);
+    fleet.web("web", &["--network", "lan", "--network-alias", "www", "-h", "machine"]);
+    let id = fleet.says(&["inspect", "web", "-f", "{{.Id}}"]);
+    for name in ["web", "WEB", "www", "web.lan", "machine", &id[..12]] {
+        assert_eq!(fetch(&fleet, "lan", name).as_deref(), Some("web\n"), "{name}");
+    }
+    let conf = fleet.says(&["exec", "web", "cat", "/etc/resolv.conf"]);
+    assert!(conf.contains("nameserver 127.0.0.11"), "{conf}");
+    let ip = fleet.address("web", "lan");
+    let back = fleet.shell(&["--network", "lan"], &format!("nslookup {ip}")).stdout;
+    assert!(back.contains("web.lan"), "{back}");
+    // a name is gone with its container, and follows a change
+    fleet.says(&["rename", "web", "store"]);
+    assert_eq!(fetch(&fleet, "lan", "store").as_deref(), Some("web\n"));
+    fleet.says(&["stop", "-t", "0", "store"]);
+    assert!(cannot_reach(&fleet, "lan", "store"));
+    // the default network has no names
+    fleet.web("plain", &[]);
+    assert!(cannot_reach(&fleet, "bridge", "plain"));
+}
+
+#[test]
+fn a_container_may_have_a_name_server_of_its_own() {
+    let Some(fleet) = as_root() else { return };
+    fleet.space.import("debian");
+    fleet.says(&["network", "create", "lan"]);
+    // port 53 is free on all addresses, and names are served all the same, over TCP too
+    let script = "use IO::Socket::INET; \
+        IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => 53, Proto => 'udp') or die 'udp'; \
+        IO::Socket::INET->new(LocalAddr => '0.0.0.0', LocalPort => 53, Listen => 1) or die 'tcp'; \
+        my $q = pack('nnnnnn', 7, 256, 1, 0, 0, 0) . \"\\x03self\" ; \
+        $q = pack('nnnnnn', 7, 256, 1, 0, 0, 0) . \"\\x02me\\x00\\x00\\x01\\x00\\x01\"; \
+        my $s = IO::Socket::INET->new(PeerAddr => '127.0.0.11', PeerPort => 53, Proto => 'tcp') or die 'connect'; \
+        print $s pack('n', length $q) . $q; read $s, my $n, 2; read $s, my $a, unpack('n', $n); \
+        print join('.', unpack('C4', substr($a, -4)))";
+    let args = ["run", "--rm", "--name", "me", "--network", "lan", "debian", "perl", "-e", script];
+    let said = fleet.says(&args);
+    assert!(said.starts_with("10.") || said.starts_with("172."), "{said}");
+}
+
+#[test]
+fn networks_are_isolated() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "red"]);
+    fleet.says(&["network", "create", "blue"]);
+    fleet.web("web", &["--network", "red"]);
+    let ip = fleet.address("web", "red");
+    assert_eq!(fetch(&fleet, "red", &ip).as_deref(), Some("web\n"));
+    for network in ["blue", "bridge"] {
+        assert!(cannot_reach(&fleet, network, &ip), "{network}");
+    }
+    assert!(cannot_reach(&fleet, "blue", "web"));
+    // the host itself reaches it
+    assert_eq!(get(&ip, 80), "web\n");
+}
+
+#[test]
+fn an_internal_network_has_no_way_out() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "--internal", "cell"]);
+    fleet.web("web", &["--network", "cell", "-p", "80"]);
+    assert_eq!(fetch(&fleet, "cell", "web").as_deref(), Some("web\n"));
+    assert_eq!(fleet.shell(&["--network", "cell"], "ip route | grep -c default").stdout, "0\n");
+    assert_eq!(fleet.says(&["port", "web"]), "");
+    // names of the outside are not asked for
+    let done = fleet.shell(&["--network", "cell"], "nslookup example.org");
+    assert!(!done.status.success() && (done.stdout + &done.stderr).contains("SERVFAIL"));
+    // nor does a route by hand help
+    let way = "ip route add default via $(ip route | sed -n 's/.* src \\([0-9.]*\\)\\..*/\\1.1/p'); ";
+    let script = format!("{way} timeout 2 wget -qO- http://203.0.113.80/ && exit 1; true");
+    fleet.shell(&["--network", "cell", "--cap-add", "NET_ADMIN"], &script).ok();
+}
+
+#[test]
+fn networks_change_while_a_container_runs() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "lan"]);
+    fleet.says(&["network", "create", "far"]);
+    fleet.web("web", &[]);
+    assert!(cannot_reach(&fleet, "lan", "web"));
+    fleet.says(&["network", "connect", "--alias", "www", "lan", "web"]);
+    assert_eq!(fetch(&fleet, "lan", "www").as_deref(), Some("web\n"));
+    // it finds names itself now
+    fleet.web("other", &["--network", "lan"]);
+    let script = format!("{FETCH} fetch other");
+    assert_eq!(fleet.says(&["exec", "web", "sh", "-c", &script]), "other");
+    fleet.says(&["network", "disconnect", "lan", "web"]);
+    assert!(cannot_reach(&fleet, "lan", "www"));
+    fleet.space.rbuild(["network", "disconnect", "lan", "web"]).refuses(1, &["is not connected"]);
+
+    // the default route moves with the networks
+    fleet.says(&["network", "connect", "far", "web"]);
+    fleet.says(&["network", "disconnect", "bridge", "web"]);
+    let route = fleet.says(&["exec", "web", "ip", "route"]);
+    assert!(route.contains("default via") && route.contains("eth1"), "{route}");
+    // and a stopped container keeps what it was given
+    fleet.says(&["stop", "-t", "0", "web"]);
+    fleet.says(&["network", "connect", "lan", "web"]);
+    fleet.says(&["start", "web"]);
+    let networks = fleet.says(&["inspect", "web", "-f", "{{json .NetworkSettings.Networks}}"]);
+    let networks: Value = serde_json::from_str(&networks).unwrap();
+    let names: HashSet<&String> = networks.as_object().unwrap().keys().collect();
+    assert_eq!(names, HashSet::from([&"lan".to_owned(), &"far".to_owned()]));
+    assert_eq!(fetch(&fleet, "lan", "web").as_deref(), Some("web\n"));
+    assert_eq!(fetch(&fleet, "far", "web").as_deref(), Some("web\n"));
+}
+
+#[test]
+fn addresses_can_be_chosen() {
+    let Some(fleet) = as_root() else { return };
+    let create = ["network", "create", "--subnet", "10.213.7.0/24", "--gateway", "10.213.7.254"];
+    fleet.says(
+        &[&create[..], &["--subnet", "fd21:3:7::/64", "--ip-range", "10.213.7.128/25", "lan"]].concat(),
+    );
+    let flags = [
+        "--network",
+        "lan",
+        "--ip",
+        "10.213.7.9",
+        "--ip6",
+        "fd21:3:7::9",
+        "--mac-address",
+        "02:00:00:00:07:09",
+    ];
+    fleet.web("web", &flags);
+    let look = fleet.says(&["exec", "web", "ip", "addr", "show", "eth0"]);
+    for word in ["10.213.7.9/24", "fd21:3:7::9/64", "02:00:00:00:07:09"] {
+        assert!(look.contains(word), "{look}");
+    }
+    assert_eq!(fetch(&fleet, "lan", "[fd21:3:7::9]").as_deref(), Some("web\n"));
+    let own = fleet.shell(&["--network", "lan"], "ip addr show eth0; ip route").ok().stdout;
+    assert!(own.contains("10.213.7.128/24") && own.contains("default via 10.213.7.254"), "{own}");
+    let refused = |flags: &[&str], word: &str| {
+        fleet.shell(&[&["--network", "lan"], flags].concat(), "true").refuses(125, &[word]);
+    };
+    refused(&["--ip", "10.213.7.9"], "Address already in use");
+    refused(&["--ip", "10.213.7.254"], "Address already in use");
+    refused(&["--ip", "10.9.9.9"], "no configured subnet");
+    fleet.says(&["network", "create", "auto"]);
+    fleet
+        .shell(&["--network", "auto", "--ip", "10.190.0.9"], "true")
+        .refuses(125, &["user configured subnets"]);
+    let overlap = ["network", "create", "--subnet", "10.213.0.0/16", "wide"];
+    fleet.space.rbuild(overlap).refuses(1, &["Pool overlaps"]);
+}
+
+#[test]
+fn twenty_at_once_have_addresses_of_their_own() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "lan"]);
+    std::thread::scope(|scope| {
+        for n in 0..20 {
+            let fleet = &fleet;
+            scope.spawn(move || {
+                fleet.start(&format!("c{n}"), &["--network", "lan"], &["busybox", "sleep", "300"]);
+            });
+        }
+    });
+    let json = fleet.says(&["network", "inspect", "lan", "-f", "{{json .Containers}}"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let all = json.as_object().unwrap();
+    let ips: HashSet<&str> = all.values().filter_map(|c| c["IPv4Address"].as_str()).collect();
+    assert_eq!((all.len(), ips.len()), (20, 20));
+    let all: Vec<String> = (0..20).map(|n| format!("c{n}")).collect();
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    fleet.says(&[&["rm", "-f"], names.as_slice()].concat());
+    let json = fleet.says(&["network", "inspect", "lan", "-f", "{{json .Containers}}"]);
+    assert_eq!(json, "{}");
+}
+
+#[test]
+fn a_killed_monitor_leaves_nothing_behind() {
+    let Some(fleet) = as_root() else { return };
+    let id = fleet.says(&["network", "create", "lan"]);
+    fleet.web("web", &["--network", "lan", "-p", "80"]);
+    let short = fleet.says(&["inspect", "web", "-f", "{{.Id}}"])[..8].to_owned();
+    let port = fleet.port("web", "80");
+    assert_eq!(get("127.0.0.1", port), "web\n");
+    let ours = |name: &String| name.contains(&id[..12]) || name.contains(&short);
+    assert!(traces().iter().filter(|n| ours(n)).count() >= 3, "{:?}", traces());
+    kill(Pid::from_raw(fleet.monitor("web")), Signal::SIGKILL).unwrap();
+    // the port is free, whoever asks first
+    eventually("the port is free", Duration::from_secs(20), || {
+        std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+    });
+    eventually("interfaces and rules are gone", Duration::from_secs(20), || {
+        fleet.space.rbuild(["ps", "-a"]).ok();
+        !traces().iter().any(|n| ours(n))
+    });
+    assert_eq!(std::fs::read_dir(fleet.space.store().join("networks/live")).unwrap().count(), 0);
+    // its place and port are free again
+    fleet.says(&["rm", "web"]);
+    fleet.web("web", &["--network", "lan", "-p", &format!("{port}:80")]);
+    assert_eq!(get("127.0.0.1", port), "web\n");
+    fleet.says(&["rm", "-f", "web"]);
+    assert!(!traces().iter().any(|n| ours(n)), "{:?}", traces());
+    fleet.says(&["network", "rm", "lan"]);
+}
+
+#[test]
+fn links_give_names_and_variables() {
+    let Some(fleet) = as_root() else { return };
+    fleet.web("db", &["--expose", "80", "-e", "USER=me"]);
+    let script = format!("{FETCH} fetch store; env; grep store /etc/hosts");
+    let said = fleet.shell(&["--name", "app", "--link", "db:store"], &script).ok().stdout;
+    let ip = fleet.address("db", "bridge");
+    for line in [
+        "db".to_owned(),
+        format!("STORE_PORT=tcp://{ip}:80"),
+        format!("STORE_PORT_80_TCP_ADDR={ip}"),
+        "STORE_NAME=/app/store".into(),
+        "STORE_ENV_USER=me".into(),
+    ] {
+        assert!(said.lines().any(|l| l == line), "{line}: {said}");
+    }
+    fleet.shell(&["--link", "nobody"], "true").refuses(125, &["Cannot link to a non running container"]);
+    fleet.says(&["network", "create", "lan"]);
+    fleet.web("far", &["--network", "lan"]);
+    let script = format!("{FETCH} fetch near");
+    let flags = ["--network", "lan", "--link", "far:near"];
+    assert_eq!(fleet.shell(&flags, &script).ok().stdout, "far\n");
+}
+
+#[test]
+fn a_network_can_be_shared() {
+    let Some(fleet) = as_root() else { return };
+    fleet.web("web", &["--add-host", "extra:10.1.2.3"]);
+    let script = format!("{FETCH} fetch 127.0.0.1; grep -c extra /etc/hosts");
+    assert_eq!(fleet.shell(&["--network", "container:web"], &script).ok().stdout, "web\n1\n");
+    fleet.says(&["stop", "-t", "0", "web"]);
+    let dead = fleet.shell(&["--network", "container:web"], "true");
+    dead.refuses(125, &["cannot join network of a non running container"]);
+    assert_eq!(fleet.shell(&["--network", "none"], "ip route | wc -l").ok().stdout, "0\n");
+}
+
+#[test]
+fn several_networks_at_once() {
+    let Some(fleet) = as_root() else { return };
+    for name in ["alpha", "beta"] {
+        fleet.says(&["network", "create", name]);
+        fleet.web(&format!("in-{name}"), &["--network", name]);
+    }
+    let script = format!("{FETCH} fetch in-alpha; fetch in-beta; ip route | grep default");
+    let said = fleet.shell(&["--network", "beta", "--network", "alpha"], &script).ok().stdout;
+    assert!(said.starts_with("in-alpha\nin-beta\n") && said.contains("dev eth1"), "{said}");
+    let flags = ["--network", "name=beta,gw-priority=1", "--network", "alpha"];
+    let said = fleet.shell(&flags, "ip route | grep default").ok().stdout;
+    assert!(said.contains("dev eth0"), "{said}");
+}
+
+#[test]
+fn networks_are_managed_as_docker_does() {
+    let space = TestSpace::new();
+    let says = |args: &[&str]| space.rbuild(args).ok().stdout;
+    let id =
+        says(&["network", "create", "--label", "a=b", "-o", "com.docker.network.driver.mtu=1400", "lan"]);
+    assert_eq!(id.trim_end().len(), 64);
+    says(&["network", "create", "--ipv6", "six"]);
+    space.rbuild(["network", "create", "lan"]).refuses(1, &["network with name lan already exists"]);
+    space.rbuild(["network", "create", "host"]).refuses(1, &["pre-defined"]);
+    space.rbuild(["network", "create", "-d", "overlay", "x1"]).refuses(1, &["there is only bridge"]);
+    let names = |filter: &[&str]| {
+        let args = [&["network", "ls", "--format", "{{.Name}}"], filter].concat();
+        says(&args).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names(&[]), "bridge host lan none six");
+    assert_eq!(names(&["-f", "type=custom"]), "lan six");
+    assert_eq!(names(&["-f", "label=a=b"]), "lan");
+    assert_eq!(names(&["-f", "driver=null"]), "none");
+    assert_eq!(names(&["-f", "name=la"]), "lan");
+    let head = says(&["network", "ls"]);
+    assert!(head.starts_with("NETWORK ID     NAME      DRIVER    SCOPE\n"), "{head}");
+    let json: Value = serde_json::from_str(&says(&["network", "inspect", "six", &id[..10]])).unwrap();
+    assert_eq!((json[0]["EnableIPv6"].as_bool(), json[1]["Name"].as_str()), (Some(true), Some("lan")));
+    assert_eq!(json[0]["IPAM"]["Config"].as_array().unwrap().len(), 2);
+    assert_eq!(json[1]["Labels"]["a"], "b");
+    let missing = space.rbuild(["network", "inspect", "gone"]).code(1);
+    assert_eq!((missing.stdout.as_str(), missing.stderr.contains("network gone not found")), ("[]\n", true));
+    space.rbuild(["network", "rm", "bridge"]).refuses(1, &["cannot be removed"]);
+    let done = space.rbuild(["network", "rm", "gone", "lan"]).refuses(1, &["network gone not found"]);
+    assert_eq!(done.stdout, "lan\n");
+    assert_eq!(says(&["network", "prune", "-f"]), "Deleted Networks:\nsix\n\n");
+    assert_eq!(names(&["-f", "type=custom"]), "");
+}
+
+#[test]
+fn a_network_in_use_stays() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "lan"]);
+    fleet.web("web", &["--network", "lan"]);
+    fleet.space.rbuild(["network", "rm", "lan"]).refuses(1, &["has active endpoints", "web"]);
+    assert_eq!(fleet.says(&["network", "prune", "-f"]), "");
+    fleet.shell(&["--network", "nothing"], "true").refuses(125, &["network nothing not found"]);
+}
+
+#[test]
+fn an_ordinary_user_hears_what_is_not_to_be_had() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let fleet = Fleet::new(space);
+    fleet.says(&["network", "create", "lan"]);
+    fleet.shell(&["--network", "lan"], "true").refuses(125, &["lan", "ordinary user"]);
+    fleet.shell(&["--network", "nothing"], "true").refuses(125, &["not found"]);
+    // the usual network has a way out, and none has none
+    let said = fleet.shell(&[], "ip route | grep -c default").stdout;
+    assert_eq!(said, "1\n");
+    assert_eq!(fleet.shell(&["--network", "none"], "ip route | wc -l").ok().stdout, "0\n");
+}

@@ -1,0 +1,136 @@
+//! Volumes: made, listed, used, shared, removed.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::fs;
+
+use common::TestSpace;
+use common::fleet::Fleet;
+use serde_json::Value;
+
+fn fleet() -> Fleet {
+    Fleet::new(TestSpace::new())
+}
+
+#[test]
+fn volumes_are_managed_as_docker_does() {
+    let space = TestSpace::new();
+    let says = |args: &[&str]| space.rbuild(args).ok().stdout;
+    assert_eq!(says(&["volume", "create", "--label", "a=b", "data"]), "data\n");
+    assert_eq!(says(&["volume", "create", "data"]), "data\n");
+    let random = says(&["volume", "create"]);
+    assert_eq!(random.trim_end().len(), 64);
+    let table = says(&["volume", "ls", "-f", "name=data"]);
+    assert_eq!(table, "DRIVER    VOLUME NAME\nlocal     data\n");
+    assert_eq!(says(&["volume", "ls", "-q", "-f", "label=a"]), "data\n");
+    assert_eq!(says(&["volume", "ls", "-q", "-f", "dangling=true"]).lines().count(), 2);
+    assert_eq!(says(&["volume", "ls", "--format", "{{.Name}} {{.Labels}}", "-f", "name=data"]), "data a=b\n");
+    let json: Value = serde_json::from_str(&says(&["volume", "inspect", "data"])).unwrap();
+    let place = space.store().join("volumes/data/_data");
+    assert_eq!(json[0]["Mountpoint"], place.canonicalize().unwrap().to_str().unwrap());
+    assert_eq!((&json[0]["Labels"]["a"], &json[0]["Driver"]), (&"b".into(), &"local".into()));
+    let missing = space.rbuild(["volume", "inspect", "gone"]).code(1);
+    assert_eq!((missing.stdout.as_str(), missing.stderr.contains("no such volume")), ("[]\n", true));
+    space.rbuild(["volume", "create", "a/b"]).refuses(1, &["invalid characters"]);
+    space.rbuild(["volume", "create", "-d", "nfs", "x1"]).refuses(1, &["there is only local"]);
+    space.rbuild(["volume", "create", "-o", "what=1", "x1"]).refuses(1, &["invalid option"]);
+    space.rbuild(["volume", "create", "-o", "type=tmpfs", "data"]).refuses(1, &["other options"]);
+    // only those without a name, unless all are meant
+    let pruned = says(&["volume", "prune", "-f"]);
+    assert!(
+        pruned.starts_with(&format!("Deleted Volumes:\n{random}")) && pruned.contains("reclaimed space: ")
+    );
+    assert_eq!(says(&["volume", "ls", "-q"]), "data\n");
+    assert!(says(&["volume", "prune", "-af", "--filter", "label!=a"]).starts_with("Total"));
+    assert!(says(&["volume", "prune", "-af"]).contains("data\n"));
+    space.rbuild(["volume", "rm", "data"]).refuses(1, &["no such volume"]);
+    says(&["volume", "rm", "-f", "data"]);
+}
+
+#[test]
+fn a_volume_in_use_stays() {
+    let fleet = fleet();
+    fleet.says(&["create", "--name", "c1", "-v", "data:/d", "-v", "/anon", "busybox", "true"]);
+    let id = fleet.says(&["inspect", "c1", "-f", "{{.Id}}"]);
+    fleet.space.rbuild(["volume", "rm", "data"]).refuses(1, &["volume is in use", &id]);
+    fleet.space.rbuild(["volume", "rm", "-f", "data"]).refuses(1, &["volume is in use"]);
+    assert!(fleet.says(&["volume", "prune", "-af"]).starts_with("Total reclaimed space: 0B"));
+    assert_eq!(fleet.says(&["volume", "ls", "-q"]).lines().count(), 2);
+    assert_eq!(fleet.says(&["ps", "-aq", "--no-trunc", "--filter", "volume=data"]), id);
+    // -v takes the anonymous one along, never the named one
+    fleet.says(&["rm", "-v", "c1"]);
+    assert_eq!(fleet.says(&["volume", "ls", "-q"]), "data");
+    fleet.says(&["volume", "rm", "data"]);
+}
+
+#[test]
+fn anonymous_volumes_go_with_a_container_that_removes_itself() {
+    let fleet = fleet();
+    fleet.shell(&["-v", "/anon", "-v", "kept:/k"], "touch /anon/x /k/x").ok();
+    assert_eq!(fleet.says(&["volume", "ls", "-q"]), "kept");
+    fleet.space.rbuild(["run", "--name", "stays", "-v", "/anon", "busybox", "touch", "/anon/x"]).ok();
+    assert_eq!(fleet.says(&["volume", "ls", "-q"]).lines().count(), 2);
+    let volume = fleet.says(&["volume", "ls", "-q", "-f", "dangling=false"]);
+    assert!(fleet.space.store().join("volumes").join(volume).join("_data/x").exists());
+}
+
+#[test]
+fn mounts_are_taken_over_from_other_containers() {
+    let fleet = fleet();
+    let host = fleet.space.mkdir("host");
+    let bind = format!("{}:/h", host.display());
+    fleet
+        .space
+        .rbuild(["run", "--name", "first", "-v", "data:/d", "-v", &bind, "busybox", "touch", "/d/x", "/h/y"])
+        .ok();
+    assert_eq!(fleet.shell(&["--volumes-from", "first"], "ls /d /h").ok().stdout, "/d:\nx\n\n/h:\ny\n");
+    let done = fleet.shell(&["--volumes-from", "first:ro"], "touch /d/z");
+    assert!(!done.status.success() && done.stderr.contains("Read-only"), "{done}");
+    fleet.shell(&["--volumes-from", "nobody"], "true").refuses(125, &["nobody"]);
+}
+
+#[test]
+fn a_part_of_a_volume_is_mounted() {
+    let fleet = fleet();
+    fleet.shell(&["-v", "data:/d"], "mkdir -p /d/a/b && echo deep > /d/a/b/file && ln -s /etc /d/evil").ok();
+    let flags = ["--mount", "type=volume,src=data,dst=/part,volume-subpath=a/b"];
+    assert_eq!(fleet.shell(&flags, "cat /part/file").ok().stdout, "deep\n");
+    let flags = ["--mount", "src=data,dst=/part,volume-subpath=none"];
+    assert!(!fleet.shell(&flags, "true").status.success());
+    // a link in the volume stays in it
+    let flags = ["--mount", "src=data,dst=/part,volume-subpath=evil"];
+    let done = fleet.shell(&flags, "cat /part/hostname");
+    assert!(!done.status.success(), "{done}");
+    let flags = ["--mount", "src=new,dst=/n,volume-label=k=v"];
+    fleet.shell(&flags, "true").ok();
+    assert_eq!(fleet.says(&["volume", "ls", "-q", "-f", "label=k=v"]), "new");
+}
+
+#[test]
+fn a_volume_may_be_kept_elsewhere() {
+    let fleet = fleet();
+    let host = fleet.space.mkdir("elsewhere");
+    let device = format!("device={}", host.display());
+    fleet.says(&["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "there"]);
+    fleet.shell(&["-v", "there:/t"], "echo hello > /t/file").ok();
+    assert_eq!(fs::read_to_string(host.join("file")).unwrap(), "hello\n");
+    fleet.says(&["volume", "rm", "there"]);
+    assert!(host.join("file").exists());
+    fleet.says(&["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "memory"]);
+    let said = fleet.shell(&["-v", "memory:/m"], "grep ' /m ' /proc/mounts").ok().stdout;
+    assert!(said.contains("tmpfs") && said.contains("size=1024k"), "{said}");
+}
+
+#[test]
+fn an_ordinary_user_has_volumes() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let fleet = Fleet::new(space);
+    fleet.says(&["volume", "create", "data"]);
+    fleet.shell(&["-v", "data:/d", "-v", "/anon"], "echo mine > /d/file && chown 12:34 /d/file").ok();
+    let said = fleet.shell(&["-v", "data:/d:ro"], "cat /d/file; stat -c %u:%g /d/file").ok().stdout;
+    assert_eq!(said, "mine\n12:34\n");
+    assert_eq!(fleet.says(&["volume", "ls", "-q"]), "data");
+    fleet.says(&["volume", "rm", "data"]);
+}
