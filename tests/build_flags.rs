@@ -228,6 +228,35 @@ fn files_about_the_result_are_written_at_the_end() {
 }
 
 #[test]
+fn calls_answer_in_json_as_buildx_does() {
+    let space = busybox();
+    let context = space.dockerfile(
+        "# VER is the version\nARG VER=1\n# base is the first\nFROM busybox AS base\nARG VER NODEF\n\
+         RUN --mount=type=secret,id=tok,required --mount=type=ssh \\\n  echo $VER\nFROM base\n",
+    );
+    let ask = |call: &str| -> Value {
+        let done = space.build(&context, &[&format!("--call={call},format=json")]).ok();
+        serde_json::from_str(&done.stdout).unwrap()
+    };
+    let at = |first: u32, last: u32| serde_json::json!({ "ranges": [{ "start": { "line": first }, "end": { "line": last } }] });
+    let outline = ask("outline");
+    let args = serde_json::json!([
+        { "name": "VER", "description": "is the version", "value": "1", "location": at(2, 2) },
+        { "name": "NODEF", "location": at(5, 5) },
+    ]);
+    assert_eq!(outline["args"], args);
+    let secrets = serde_json::json!([{ "name": "tok", "required": true, "location": at(6, 7) }]);
+    assert_eq!(outline["secrets"], secrets);
+    assert_eq!(outline["ssh"], serde_json::json!([{ "name": "default", "location": at(6, 7) }]));
+    assert!(outline.get("name").is_none() && outline["sources"][0].is_string());
+    let targets = serde_json::json!([
+        { "name": "base", "description": "is the first", "base": "busybox", "location": at(4, 4) },
+        { "default": true, "base": "base", "location": at(8, 8) },
+    ]);
+    assert_eq!(ask("targets")["targets"], targets);
+}
+
+#[test]
 fn annotations_stay_with_an_image_that_is_saved_later() {
     let space = busybox();
     let context = space.dockerfile("FROM busybox\nLABEL a=b\n");
