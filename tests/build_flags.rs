@@ -238,7 +238,10 @@ fn calls_answer_in_json_as_buildx_does() {
         let done = space.build(&context, &[&format!("--call={call},format=json")]).ok();
         serde_json::from_str(&done.stdout).unwrap()
     };
-    let at = |first: u32, last: u32| serde_json::json!({ "ranges": [{ "start": { "line": first }, "end": { "line": last } }] });
+    let at = |first: u32, last: u32| {
+        let line = |n: u32| serde_json::json!({ "start": { "line": n }, "end": { "line": n } });
+        serde_json::json!({ "ranges": (first..=last).map(line).collect::<Vec<_>>() })
+    };
     let outline = ask("outline");
     let args = serde_json::json!([
         { "name": "VER", "description": "is the version", "value": "1", "location": at(2, 2) },
