@@ -156,8 +156,6 @@ fn what_is_not_available_is_refused_and_what_changes_nothing_is_taken() {
     let context = space.dockerfile("FROM busybox\nENV a=b\n");
     for (flags, word) in [
         (&["--push"][..], "a push needs a name"),
-        (&["--cache-from", "type=inline"], "--cache-from"),
-        (&["--cache-to", "type=registry,ref=x"], "--cache-to"),
         (&["--pull=sometimes"], "sometimes"),
         (&["--provenance", "mode=max"], "attestations"),
         (&["--sbom=true"], "--sbom"),
@@ -225,38 +223,6 @@ fn files_about_the_result_are_written_at_the_end() {
     assert_eq!(manifest["annotations"]["a"], "1");
     assert_eq!(index["annotations"]["b"], "2");
     assert_eq!(index["manifests"][0]["annotations"]["c"], "3");
-}
-
-#[test]
-fn calls_answer_in_json_as_buildx_does() {
-    let space = busybox();
-    let context = space.dockerfile(
-        "# VER is the version\nARG VER=1\n# base is the first\nFROM busybox AS base\nARG VER NODEF\n\
-         RUN --mount=type=secret,id=tok,required --mount=type=ssh \\\n  echo $VER\nFROM base\n",
-    );
-    let ask = |call: &str| -> Value {
-        let done = space.build(&context, &[&format!("--call={call},format=json")]).ok();
-        serde_json::from_str(&done.stdout).unwrap()
-    };
-    let at = |first: u32, last: u32| {
-        let line = |n: u32| serde_json::json!({ "start": { "line": n }, "end": { "line": n } });
-        serde_json::json!({ "ranges": (first..=last).map(line).collect::<Vec<_>>() })
-    };
-    let outline = ask("outline");
-    let args = serde_json::json!([
-        { "name": "VER", "description": "is the version", "value": "1", "location": at(2, 2) },
-        { "name": "NODEF", "location": at(5, 5) },
-    ]);
-    assert_eq!(outline["args"], args);
-    let secrets = serde_json::json!([{ "name": "tok", "required": true, "location": at(6, 7) }]);
-    assert_eq!(outline["secrets"], secrets);
-    assert_eq!(outline["ssh"], serde_json::json!([{ "name": "default", "location": at(6, 7) }]));
-    assert!(outline.get("name").is_none() && outline["sources"][0].is_string());
-    let targets = serde_json::json!([
-        { "name": "base", "description": "is the first", "base": "busybox", "location": at(4, 4) },
-        { "default": true, "base": "base", "location": at(8, 8) },
-    ]);
-    assert_eq!(ask("targets")["targets"], targets);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::context::{ContextError, IgnoreError};
 use crate::dockerfile::Diagnostic;
 use crate::dockerfile::lint::Warning;
 use crate::image::ImageError;
+use crate::share::ShareError;
 use crate::solve::SolveError;
 use crate::store::StoreError;
 use std::io;
@@ -55,6 +56,15 @@ pub enum BuildError {
     /// The store cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A cache that is shared cannot be written, and that is not to be ignored.
+    #[error("the image is built, but exporting cache to {name} failed: {source}")]
+    Cache {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: ShareError,
+    },
     /// A file that the user named cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {

@@ -6,6 +6,7 @@ mod gather;
 mod ignored;
 mod origin;
 mod request;
+mod shared;
 mod shelf;
 mod stat_cache;
 
@@ -14,6 +15,7 @@ pub use error::BuildError;
 pub use gather::{GatherError, Gathered, Gatherer};
 pub use origin::{DockerfileOrigin, NamedOrigin, Origin, OriginError};
 pub use request::{BuildRequest, Built, ContextSource, Fetched, IgnoreFrom};
+pub use shared::FilesWanted;
 
 use crate::cache::{Index, Records};
 use crate::context::{BuildContext, IgnoreRules, load_ignore};
@@ -21,14 +23,17 @@ use crate::dockerfile::{self, lint::Config};
 use crate::image::{AssembleRequest, Images};
 use crate::oci::History;
 use crate::plan::{self, CopySource, From, Op, Plan, RunMount};
+use crate::platform::Platform;
 use crate::progress::{Event, EventSink};
 use crate::sandbox::Launcher;
+use crate::share::{INLINE, Imports};
 use crate::snapshot::Snapshots;
-use crate::solve::{self, BuildEnv, BuildFolder, Processes};
+use crate::solve::{BuildEnv, BuildFolder, Processes, SharedResults};
 use crate::store::Store;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// Why there is no file in the context of a Dockerfile that came alone.
 const ALONE: &str = "this build has no context, since the Dockerfile came alone (from standard input or an URL): give a \
@@ -65,6 +70,19 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     let contexts = contexts(request, asked(&plan), &store)?;
     let images = tools.images.clone();
     let sink = tools.sink.clone();
+    let steps = Arc::new(AtomicUsize::new(0));
+    let imports = (!request.cache_from.is_empty()).then(|| {
+        let platform = request.plan.platform.clone().unwrap_or_else(Platform::host);
+        let (snapshots, sink) = (tools.snapshots.clone(), tools.sink.clone());
+        Arc::new(Imports::new(
+            &request.cache_from,
+            &request.registry,
+            platform,
+            snapshots,
+            sink,
+            steps.clone(),
+        ))
+    });
     let env = BuildEnv {
         folder: BuildFolder::new(&store.root().join("builds")),
         store,
@@ -80,21 +98,27 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
         explain: request.explain,
         place: format!("{name}\0{}", request.context.place()),
         renewed: Default::default(),
-        shared: None,
+        shared: imports.clone().map(|imports| imports as Arc<dyn SharedResults>),
         memos: Default::default(),
+        mounts: Default::default(),
+        steps,
     };
-    let solved =
-        solve::solve(&plan.graph, &env, processes).map_err(|e| BuildError::step(&name, source, e))?;
-    let results = solved.results;
+    let imports = imports.as_deref();
+    let solved = shared::solve_with(request, &plan, &env, imports, processes)
+        .map_err(|e| BuildError::step(&name, source, e))?;
     for context in env.contexts.values() {
         context.remember();
     }
     for unused in &plan.unused_build_args {
         sink.send(Event::Warning(format!("--build-arg {unused} is not used by any ARG of the Dockerfile")));
     }
-    let assembly = assembly(request, &plan, &results);
+    let mut assembly = assembly(request, &plan, &solved.results);
+    if let Some(record) = shared::inline(request, &plan, &solved, &env) {
+        assembly.config.other.insert(INLINE.to_owned(), record);
+    }
     let deferred = !request.wants_image && images.defer(&assembly)?;
     let image = if deferred { None } else { Some(images.assemble(assembly)?) };
+    shared::export(request, &plan, &solved, &env, imports)?;
     Ok(Built { image, warnings: plan.warnings, epoch: plan.epoch })
 }
 

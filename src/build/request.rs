@@ -1,11 +1,13 @@
 //! What is to be built, with every text of the command line already understood.
 
 use super::bases::PullPolicy;
+use super::shared::FilesWanted;
 use crate::context::Dockerfile;
 use crate::digest::ImageId;
 use crate::plan::PlanOptions;
 use crate::plan::Warning;
 use crate::reference::Reference;
+use crate::share::{ExportSpec, ImportSpec};
 use crate::solve::{RunSettings, Secrets};
 use crate::store::TempDir;
 use std::collections::BTreeMap;
@@ -95,6 +97,12 @@ pub struct BuildRequest {
     pub pull: PullPolicy,
     /// Whether the image itself is wanted, not only its names.
     pub wants_image: bool,
+    /// Caches to read.
+    pub cache_from: Vec<ImportSpec>,
+    /// Caches to write.
+    pub cache_to: Vec<ExportSpec>,
+    /// Which files of the image must be there in the end.
+    pub files: FilesWanted,
 }
 
 /// What a build gave.

@@ -4,10 +4,9 @@ use super::build::failure as build_failure;
 use super::table::table;
 use super::{CliError, CommandResult, Ctx};
 use crate::build::{self, BuildRequest};
-use crate::dockerfile::{self, LineIndex, Span, ast, lint::Warning};
+use crate::dockerfile::{self, LineIndex, ast, lint::Warning};
 use crate::image::Images;
-use crate::plan::{Outline, OutlineArg, OutlineNeed};
-use base64::Engine as _;
+use crate::plan::Outline;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -68,13 +67,10 @@ impl Call {
             Question::Targets => self.targets(request, ctx),
             Question::Outline => {
                 let plan = build::check(request, images).map_err(|e| build_failure(e, None, true))?;
-                let file = parse(request)?;
-                let stage = plan.stage.as_deref().and_then(|name| {
-                    file.stages.iter().rfind(|stage| stage.name() == Some(&name.to_ascii_lowercase()))
-                });
+                let name = plan.stage.clone().unwrap_or_else(|| "default".into());
                 match self.json {
-                    true => ctx.out.line(&format!("{:#}", outline_json(stage, &plan.outline, request)))?,
-                    false => ctx.out.text(&outline_text(stage, &plan.outline))?,
+                    true => ctx.out.line(&format!("{:#}", outline_json(&name, &plan.outline)))?,
+                    false => ctx.out.text(&outline_text(&name, &plan.outline))?,
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -102,9 +98,15 @@ impl Call {
     }
 
     fn targets(self, request: &BuildRequest, ctx: &Ctx) -> CommandResult {
-        let file = parse(request)?;
+        let file = dockerfile::parse(&request.dockerfile.text).map_err(|d| {
+            CliError::new(d.render(
+                &request.dockerfile.path.display().to_string(),
+                &request.dockerfile.text,
+                false,
+            ))
+        })?;
         match self.json {
-            true => ctx.out.line(&format!("{:#}", targets_json(&file, &request.dockerfile.text)))?,
+            true => ctx.out.line(&format!("{:#}", targets_json(&file)))?,
             false => ctx.out.text(&targets_text(&file))?,
         }
         Ok(ExitCode::SUCCESS)
@@ -118,46 +120,30 @@ fn description(stage: &ast::Stage) -> &str {
 fn targets_text(file: &ast::Dockerfile) -> String {
     let mut rows = vec![vec!["TARGET".to_owned(), "DESCRIPTION".to_owned()]];
     for (n, stage) in file.stages.iter().enumerate() {
-        let name = match (stage.name(), n + 1 == file.stages.len()) {
-            (Some(name), true) => format!("{name} (default)"),
-            (Some(name), false) => name.to_owned(),
-            (None, true) => "(default)".to_owned(),
-            (None, false) => continue,
-        };
-        rows.push(vec![name, description(stage).to_owned()]);
+        let default = if n + 1 == file.stages.len() { " (default)" } else { "" };
+        let Some(name) = stage.name().or((!default.is_empty()).then_some("default")) else { continue };
+        rows.push(vec![format!("{name}{default}"), description(stage).to_owned()]);
     }
     table(&rows)
 }
 
-fn targets_json(file: &ast::Dockerfile, text: &[u8]) -> Value {
-    let lines = LineIndex::new(text);
+fn targets_json(file: &ast::Dockerfile) -> Value {
     let one = |(n, stage): (usize, &ast::Stage)| {
-        object([
-            ("name", words(stage.name().unwrap_or_default())),
-            ("default", truth(n + 1 == file.stages.len())),
-            ("description", words(description(stage))),
-            ("base", words(stage.from.image.as_str())),
-            ("location", Some(location(&lines, &[stage.head.span]))),
-        ])
+        json!({
+            "name": stage.name().unwrap_or_default(),
+            "default": n + 1 == file.stages.len(),
+            "description": description(stage),
+            "base": stage.from.image.as_str(),
+        })
     };
-    json!({
-        "targets": file.stages.iter().enumerate().map(one).collect::<Vec<_>>(),
-        "sources": [base64(text)],
-    })
+    json!({ "targets": file.stages.iter().enumerate().map(one).collect::<Vec<_>>() })
 }
 
-fn outline_text(stage: Option<&ast::Stage>, outline: &Outline) -> String {
-    let mut text = String::new();
-    if let Some((name, about)) = stage.and_then(|stage| Some((stage.name()?, description(stage)))) {
-        match about {
-            "" => text.push_str(&format!("TARGET: {name}\n")),
-            about => text.push_str(&format!("TARGET:      {name}\nDESCRIPTION: {about}\n")),
-        }
-    }
+fn outline_text(name: &str, outline: &Outline) -> String {
+    let mut text = format!("TARGET: {name}\n");
     let mut section = |rows: Vec<Vec<String>>| {
         if rows.len() > 1 {
-            let gap = if text.is_empty() { "" } else { "\n" };
-            text.push_str(gap);
+            text.push('\n');
             text.push_str(&table(&rows));
         }
     };
@@ -176,88 +162,38 @@ fn outline_text(stage: Option<&ast::Stage>, outline: &Outline) -> String {
     text
 }
 
-/// What buildx prints: fields that say nothing are left out.
-fn outline_json(stage: Option<&ast::Stage>, outline: &Outline, request: &BuildRequest) -> Value {
-    let text = &request.dockerfile.text;
-    let lines = LineIndex::new(text);
-    let needs = |needs: &[OutlineNeed]| {
-        let one = |need: &OutlineNeed| {
-            object([
-                ("name", words(&need.id)),
-                ("required", truth(need.required)),
-                ("location", Some(location(&lines, &[need.span]))),
-            ])
-        };
-        Some(Value::from(needs.iter().map(one).collect::<Vec<_>>())).filter(|_| !needs.is_empty())
+fn outline_json(name: &str, outline: &Outline) -> Value {
+    let needs = |needs: &[crate::plan::OutlineNeed]| {
+        needs.iter().map(|n| json!({ "name": n.id, "required": n.required })).collect::<Vec<_>>()
     };
-    let arg = |arg: &OutlineArg| {
-        object([
-            ("name", words(&arg.name)),
-            ("description", words(arg.description.as_deref().unwrap_or_default())),
-            ("value", words(arg.value.as_deref().unwrap_or_default())),
-            ("location", Some(location(&lines, &[arg.span]))),
-        ])
-    };
-    let args: Vec<Value> = outline.args.iter().map(arg).collect();
-    object([
-        ("name", words(stage.and_then(ast::Stage::name).unwrap_or_default())),
-        ("description", words(stage.map(description).unwrap_or_default())),
-        ("args", Some(Value::from(args)).filter(|_| !outline.args.is_empty())),
-        ("secrets", needs(&outline.secrets)),
-        ("ssh", needs(&outline.ssh)),
-        ("sources", Some(json!([base64(text)]))),
-    ])
-}
-
-fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
-    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
-}
-
-fn words(text: &str) -> Option<Value> {
-    (!text.is_empty()).then(|| text.into())
-}
-
-fn truth(holds: bool) -> Option<Value> {
-    holds.then_some(Value::Bool(true))
-}
-
-fn location(lines: &LineIndex, spans: &[Span]) -> Value {
-    // one range a line, as BuildKit has it
-    let ranges = spans.iter().flat_map(|span| {
-        let (first, last) = lines.lines(*span);
-        (first..=last).map(|line| json!({ "start": { "line": line }, "end": { "line": line } }))
-    });
-    json!({ "ranges": ranges.collect::<Vec<_>>() })
-}
-
-fn base64(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-fn parse(request: &BuildRequest) -> Result<ast::Dockerfile, CliError> {
-    let (path, text) = (&request.dockerfile.path, &request.dockerfile.text);
-    dockerfile::parse(text).map_err(|d| CliError::new(d.render(&path.display().to_string(), text, false)))
+    json!({
+        "name": name,
+        "args": outline.args.iter().map(|a| json!({
+            "name": a.name, "value": a.value, "description": a.description,
+        })).collect::<Vec<_>>(),
+        "secrets": needs(&outline.secrets),
+        "ssh": needs(&outline.ssh),
+    })
 }
 
 fn warnings_json(warnings: &[Warning], request: &BuildRequest) -> Value {
-    let text = &request.dockerfile.text;
-    let lines = LineIndex::new(text);
+    let lines = LineIndex::new(&request.dockerfile.text);
     let one = |w: &Warning| {
+        let ranges = w.spans.iter().map(|span| {
+            let (first, last) = lines.lines(*span);
+            json!({ "start": { "line": first }, "end": { "line": last } })
+        });
         json!({
             "ruleName": w.rule.name(),
             "description": w.rule.description(),
             "url": w.rule.url(),
             "detail": w.message,
-            "location": location(&lines, &w.spans),
+            "location": { "ranges": ranges.collect::<Vec<_>>() },
         })
     };
     json!({
         "warnings": warnings.iter().map(one).collect::<Vec<_>>(),
-        "sources": [{
-            "filename": request.dockerfile.path.display().to_string(),
-            "data": base64(text),
-            "language": "Dockerfile",
-        }],
+        "sources": [{ "filename": request.dockerfile.path.display().to_string() }],
     })
 }
 
@@ -282,6 +218,6 @@ mod tests {
             targets_text(&file),
             "TARGET          DESCRIPTION\nbase            the tools\napp (default)   \n"
         );
-        assert_eq!(targets_json(&file, b"# base\n\n\n")["targets"][1]["default"], true);
+        assert_eq!(targets_json(&file)["targets"][1]["default"], true);
     }
 }

@@ -44,6 +44,7 @@ pub use import::{ConfigEdit, ImportRequest};
 pub use list::{Filter, Listing};
 pub use load::{LayoutPick, LoadInput, Loaded};
 pub use merge::{Merged, merge};
+pub(crate) use output::split_csv;
 pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError, PushKind, compression};
 pub use receive::Receiver;
 pub use remove::Removed;

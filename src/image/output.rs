@@ -244,7 +244,7 @@ fn choice(key: &str, value: &str, choices: &[&str]) -> Result<usize, String> {
 }
 
 /// Splits as Go's csv reader does: a field in quotation marks may hold commas, and `""` in it is one mark.
-fn split_csv(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn split_csv(text: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {

@@ -96,7 +96,11 @@ impl Outgoing<'_> {
     /// The layer is missing or damaged, or `tmp/` cannot be written.
     pub fn ready(&self, layer: usize) -> Result<Ready, ImageError> {
         let source = &self.sources[layer];
-        if source.has_blob && !self.options.force_compression {
+        let has_blob = || self.images.store.blobs().has(&source.descriptor.digest);
+        if self.goes_as_stored(source) && !has_blob() && !self.images.snapshots.is_present(&source.result) {
+            self.images.bring(&self.image)?;
+        }
+        if has_blob() && !self.options.force_compression {
             let path = self.images.store.blobs().path(&source.descriptor.digest);
             return Ok(Ready { descriptor: as_stored(source), path });
         }

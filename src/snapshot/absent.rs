@@ -7,7 +7,8 @@
 //! A base image of a registry and a step that another machine ran are known by their ids and by the blobs that hold
 //! their layers. [`Snapshots::has`] says yes to them, [`Snapshots::get`] brings them first (see `fetch`). Where the
 //! bytes come from is the business of a [`LayerProvider`]: one that can be found again by everybody (a registry) is
-//! named in a file, so that later commands can fetch, too; any other lives in memory as long as the process.
+//! named in the file, so that later commands can fetch, too; any other lives in memory as long as the process, and what
+//! is known afterwards is the result and not its files. A step that needs those makes the solver run what made them.
 
 use super::record::{SnapshotInfo, StepRecord, seal, unseal};
 use super::{LayerInfo, SnapshotError, Snapshots};
@@ -24,6 +25,8 @@ use std::time::{Duration, SystemTime};
 
 /// No honest record is longer, in bytes.
 const MAX_ABSENT: u64 = 1 << 20;
+/// More layers than any stack has.
+const MAX_DEPTH: usize = 10_000;
 /// What was noted within this time stays, whoever needs it: its build may not have ended yet.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
@@ -105,17 +108,16 @@ impl Absent {
         self.layer.as_ref()?.diff_id.as_ref()
     }
 
-    fn written(&self) -> Option<Written> {
+    fn written(&self) -> Written {
         let lasting = self.sources.iter().filter(|source| source.provider.is_none());
-        let places: Vec<_> = lasting.map(|source| (source.place.clone(), source.blob.clone())).collect();
-        (!places.is_empty()).then(|| Written {
+        Written {
             id: self.id,
             parent: self.parent,
             origin: self.origin.clone(),
             layer: self.layer.clone(),
             clamped: self.clamped.clone(),
-            places,
-        })
+            places: lasting.map(|source| (source.place.clone(), source.blob.clone())).collect(),
+        }
     }
 
     pub(super) fn info(&self) -> SnapshotInfo {
@@ -166,17 +168,21 @@ impl Snapshots {
         }
         let mut absent = absent;
         if let Some(known) = self.absent(&id) {
+            if let (Origin::Step { step: new, .. }, Origin::Step { step: old, .. }) =
+                (&mut absent.origin, &known.origin)
+                && new.instruction.is_empty()
+            {
+                new.clone_from(old);
+            }
             for source in known.sources {
                 if !absent.sources.iter().any(|s| (&s.place, &s.blob) == (&source.place, &source.blob)) {
                     absent.sources.push(source);
                 }
             }
         }
-        if let Some(written) = absent.written() {
-            let dir = self.inner.store.path("absent");
-            std::fs::create_dir_all(&dir).map_err(StoreError::io("make the directory", &dir))?;
-            self.inner.store.write_atomic(&file(&id), &seal(&written), false)?;
-        }
+        let dir = self.inner.store.path("absent");
+        std::fs::create_dir_all(&dir).map_err(StoreError::io("make the directory", &dir))?;
+        self.inner.store.write_atomic(&file(&id), &seal(&absent.written()), false)?;
         self.inner.absent.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::new(absent));
         Ok(())
     }
@@ -191,6 +197,27 @@ impl Snapshots {
         let absent = unseal::<Written>(&bytes).filter(|written| written.id == *id).map(Absent::from)?;
         known.insert(*id, Arc::new(absent.clone()));
         Some(absent)
+    }
+
+    /// Says whether a later process could still have the files of a snapshot and of all that it stands on.
+    pub fn lasts(&self, id: &ResultId) -> bool {
+        let mut next = self.real(id);
+        // a circle among what others say of parents ends where the last step would
+        for _ in 0..MAX_DEPTH {
+            let Some(id) = next else { return *id == ResultId::scratch() };
+            if self.is_present(&id) {
+                return true;
+            }
+            let Some(absent) = self.absent(&id) else { return false };
+            if !absent.sources.iter().any(|source| source.provider.is_none()) {
+                return false;
+            }
+            if absent.parent == ResultId::scratch() {
+                return true;
+            }
+            next = self.real(&absent.parent);
+        }
+        false
     }
 
     /// Forgets what is known of a snapshot that is not here: its bytes cannot be had, say.

@@ -30,7 +30,7 @@ const DOWNLOADS: usize = 4;
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
 /// Of a result without sources: nothing is wrong, the cache was made so.
-const NOWHERE: &str = "the cache that knows this result does not hold its files";
+const NOWHERE: &str = "a result is known whose files are not here and in no cache that was asked";
 
 impl Snapshots {
     /// Brings a snapshot and all that it stands on, unless they are here.

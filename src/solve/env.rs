@@ -10,8 +10,9 @@ use crate::progress::EventSink;
 use crate::sandbox::{Launcher, Limits, MountSpec, Rlimit};
 use crate::snapshot::Snapshots;
 use crate::store::Store;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 /// What a build hands to all of its steps.
@@ -48,6 +49,10 @@ pub struct BuildEnv {
     pub shared: Option<Arc<dyn SharedResults>>,
     /// What was found out about selections in this build, for others.
     pub memos: Mutex<Vec<Memo>>,
+    /// Directories in `mounts/` that the steps of this build use, run or not.
+    pub mounts: Mutex<BTreeSet<String>>,
+    /// Numbers what is shown.
+    pub steps: Arc<AtomicUsize>,
 }
 
 /// What the command line says about every RUN.

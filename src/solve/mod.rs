@@ -24,7 +24,6 @@ use crate::digest::{CacheKey, ResultId};
 use crate::plan::BuildGraph;
 use crate::progress::Event;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
 
 /// What became of the vertices, by node index.
 #[derive(Debug, Clone)]
@@ -46,7 +45,6 @@ pub fn solve(graph: &BuildGraph, env: &BuildEnv, processes: &Processes) -> Resul
         network: network::StepNetwork::new(env.sink.clone()),
         processes,
         learnt: Mutex::new(Vec::new()),
-        steps: AtomicUsize::new(0),
         keys: Mutex::new(vec![None; graph.node_count()]),
     };
     let results = schedule::run(graph, env.jobs, &solver);

@@ -29,8 +29,8 @@ pub struct Memo {
 /// Results, asked for when the store knows none. Nothing here fails: what cannot be read is not there, and who reads
 /// says so.
 pub trait SharedResults: Send + Sync {
-    /// Finds the result of a key, and tells the snapshots where its files are.
-    fn find(&self, key: &CacheKey) -> Option<SharedHit>;
+    /// Finds the result of a key, and tells the snapshots where its files are and which instruction made it.
+    fn find(&self, key: &CacheKey, instruction: &str) -> Option<SharedHit>;
 
     /// Finds what a selection takes.
     fn memo(&self, name: &[u8; 32]) -> Option<Memo>;

@@ -13,7 +13,7 @@ use crate::progress::{Event, Outcome};
 use crate::store::LockKind;
 use petgraph::graph::NodeIndex;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(super) struct Solver<'a> {
@@ -22,7 +22,6 @@ pub(super) struct Solver<'a> {
     pub(super) network: StepNetwork,
     pub(super) processes: &'a Processes,
     pub(super) learnt: Mutex<Vec<StepRecord>>,
-    pub(super) steps: AtomicUsize,
     pub(super) keys: Mutex<Vec<Option<CacheKey>>>,
 }
 
@@ -118,7 +117,7 @@ fn base_of(inputs: &Inputs) -> ResultId {
 
 impl Solver<'_> {
     fn announce(&self, vertex: &Vertex) -> Announced {
-        let step = self.steps.fetch_add(1, Ordering::Relaxed) + 1;
+        let step = self.env.steps.fetch_add(1, Ordering::Relaxed) + 1;
         self.env.sink.send(Event::Started { step, name: vertex.label.clone() });
         Announced { step, since: Instant::now() }
     }
@@ -214,7 +213,7 @@ impl Solver<'_> {
 
     /// Asks the shared caches; what they know is kept as if the step had run here.
     fn look_elsewhere(&self, vertex: &Vertex, named: &Named) -> Option<Hit> {
-        let hit = self.env.shared.as_ref()?.find(&named.key)?;
+        let hit = self.env.shared.as_ref()?.find(&named.key, &vertex.label)?;
         if !self.env.snapshots.has(&hit.result) {
             return None;
         }

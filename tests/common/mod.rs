@@ -14,6 +14,7 @@ pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod registry;
+pub(crate) mod registry_log;
 pub(crate) mod token;
 pub(crate) mod user;
 pub(crate) mod web;

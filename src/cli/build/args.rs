@@ -47,6 +47,14 @@ pub(in crate::cli) struct BuildArgs {
         default_value = "missing"
     )]
     pub(super) pull: String,
+    /// Cache to read: type=registry,ref=REF | type=local,src=DIR | type=s3,bucket=NAME,region=REGION, or REF; may be
+    /// repeated
+    #[arg(long, value_name = "SPEC")]
+    pub(super) cache_from: Vec<String>,
+    /// Cache to write: type=registry,ref=REF | type=local,dest=DIR | type=s3,... | type=inline, with mode=min|max; may be
+    /// repeated
+    #[arg(long, value_name = "SPEC")]
+    pub(super) cache_to: Vec<String>,
     /// Further build context: NAME=DIR, docker-image://REF, oci-layout://DIR[:TAG], the address of a git repository or
     /// archive
     #[arg(long, value_name = "NAME=VALUE")]
@@ -198,10 +206,6 @@ pub(super) struct Elsewhere {
     /// Push the image to the registries of its names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub(super) push: Option<String>,
-    #[arg(long, hide = true)]
-    pub(super) cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub(super) cache_to: Vec<String>,
     #[arg(long, hide = true)]
     pub(super) provenance: Option<String>,
     #[arg(long, hide = true)]

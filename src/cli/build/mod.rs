@@ -139,6 +139,9 @@ fn request(
         wants_image: true,
         pull: settings.pull,
         registry: ctx.registry.clone(),
+        cache_from: settings.cache_from.clone(),
+        cache_to: settings.cache_to.clone(),
+        files: settings.files,
     })
 }
 

@@ -1,15 +1,16 @@
 //! What the flags of `build` mean, as far as it can be told before anything is read or fetched.
 
 use super::args::{BuildArgs, Elsewhere};
-use crate::build::PullPolicy;
+use crate::build::{FilesWanted, PullPolicy};
 use crate::cli::{CliError, values};
 use crate::dockerfile::mount::RawMount;
-use crate::image::OutputSpec;
+use crate::image::{OutputKind, OutputSpec};
 use crate::network::{DnsRequest, ExtraHost, NetworkMode};
 use crate::plan::PlanOptions;
 use crate::reference::Reference;
 use crate::runtime::{VolumeSource, volume};
 use crate::sandbox::{Limits, MountKind, MountSpec, Source};
+use crate::share::{ExportSpec, ImportSpec};
 use crate::solve::{RunSettings, Secrets};
 use std::collections::BTreeMap;
 
@@ -29,6 +30,9 @@ pub(super) struct Settings {
     pub(super) annotations: Annotations,
     pub(super) jobs: usize,
     pub(super) pull: PullPolicy,
+    pub(super) cache_from: Vec<ImportSpec>,
+    pub(super) cache_to: Vec<ExportSpec>,
+    pub(super) files: FilesWanted,
 }
 
 /// `--annotation`, by the document that it goes into.
@@ -96,13 +100,41 @@ impl Settings {
             jobs => jobs.unwrap_or(JOBS),
         };
         let pull = pull_policy(&args.pull)?;
-        Ok(Self { names, plan, run, secrets, pull, annotations: Annotations::read(&args.annotation)?, jobs })
+        let cache_from = args.cache_from.iter().filter(|text| !text.is_empty());
+        let cache_from = cache_from.map(|text| ImportSpec::parse(text)).collect::<Result<_, _>>()?;
+        let cache_to = args.cache_to.iter().filter(|text| !text.is_empty());
+        let cache_to = cache_to.map(|text| ExportSpec::parse(text)).collect::<Result<_, _>>()?;
+        let files = files(outputs);
+        Ok(Self {
+            names,
+            plan,
+            run,
+            secrets,
+            pull,
+            cache_from,
+            cache_to,
+            files,
+            annotations: Annotations::read(&args.annotation)?,
+            jobs,
+        })
     }
 
     /// Says whether a build argument of BuildKit's own is on.
     pub(super) fn is_on(&self, name: &str) -> bool {
         let value = self.plan.build_args.get(name).cloned().flatten().unwrap_or_default();
         ["1", "t", "true"].contains(&value.to_ascii_lowercase().as_str())
+    }
+}
+
+/// Says what the outputs need of the image's files.
+fn files(outputs: &[OutputSpec]) -> FilesWanted {
+    let is = |kind: fn(&OutputKind) -> bool| move |output: &OutputSpec| kind(&output.kind);
+    if outputs.iter().any(is(|kind| matches!(kind, OutputKind::Export(..)))) {
+        FilesWanted::All
+    } else if !outputs.is_empty() && outputs.iter().all(is(|kind| matches!(kind, OutputKind::CacheOnly))) {
+        FilesWanted::No
+    } else {
+        FilesWanted::Kept
     }
 }
 
@@ -130,12 +162,6 @@ fn is_off(text: &str) -> bool {
 /// Says what is not available, and why nothing of it is done in silence.
 fn refuse(flags: &Elsewhere) -> Result<(), CliError> {
     let no = |flag: &str, why: &str, what: &str| Err(CliError::new(format!("{flag} {why}")).hint(what));
-    for (flag, values) in [("--cache-from", &flags.cache_from), ("--cache-to", &flags.cache_to)] {
-        if let Some(value) = values.first() {
-            let what = "leave it out; the cache of this machine's store is always used";
-            return no(&format!("{flag} {value}"), "is not available yet", what);
-        }
-    }
     let disabled = |text: &str| is_off(text) || text.split(',').any(|field| field == "disabled=true");
     let attest = flags.attest.iter().map(|text| ("--attest", text));
     let attestations = flags.provenance.iter().map(|text| ("--provenance", text));

@@ -88,7 +88,8 @@ fn is_plain(mount: &RunMount) -> bool {
     matches!(mount, RunMount::Cache { look: None, from: From::Empty, .. })
 }
 
-fn identity(mount: &RunMount, seed: &MountSource) -> String {
+/// Names the directory of a cache in `mounts/`.
+pub(super) fn identity(mount: &RunMount, seed: &MountSource) -> String {
     let RunMount::Cache { id, look, source, .. } = mount else { return String::new() };
     let mut h = blake3::Hasher::new_derive_key("rbuild cache mount v1");
     h.update(id.as_bytes());

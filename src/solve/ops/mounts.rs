@@ -36,7 +36,12 @@ pub(in crate::solve) fn mount_sources(
             }
             _ => None,
         };
-        Ok(MountSource { content, result })
+        let source = MountSource { content, result };
+        if matches!(mount, RunMount::Cache { .. }) {
+            let name = cache_mount::identity(mount, &source);
+            env.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name);
+        }
+        Ok(source)
     };
     op.mounts.iter().enumerate().map(one).collect()
 }
