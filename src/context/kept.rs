@@ -121,7 +121,7 @@ impl Kept {
     }
 
     /// Gives the first entry of a directory, or of a part of it, that is not before a name.
-    pub(super) fn from(&self, dir: Range<usize>, name: &[u8]) -> usize {
+    pub(super) fn first_from(&self, dir: Range<usize>, name: &[u8]) -> usize {
         let (mut low, mut high) = (dir.start, dir.end);
         while low < high {
             let middle = low + (high - low) / 2;

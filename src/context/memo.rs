@@ -83,7 +83,7 @@ impl Memos {
     pub(super) fn begin(&self, dir: &TreePath, first: &[u8]) -> Listing<'_> {
         let before = self.lock().get(dir).cloned();
         let range = self.kept().dir(dir.as_bytes());
-        let at = self.kept().from(range.clone(), first);
+        let at = self.kept().first_from(range.clone(), first);
         Listing { memos: self, before, range, at, fresh: Fresh::default(), now: super::walk::clock() }
     }
 

@@ -17,8 +17,8 @@ pub(super) enum Thing {
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
     pub(super) thing: Thing,
-    /// The snapshot that it stands on.
-    pub(super) below: Option<ResultId>,
+    /// The snapshots that it needs: what it stands on, and what shows through it.
+    pub(super) below: Vec<ResultId>,
     /// Seconds since the epoch, by whatever clock there was.
     pub(super) last_used: i64,
     /// Bytes that go with it.
@@ -54,10 +54,10 @@ pub(super) fn victims(pieces: &[Piece], allowed: &dyn Fn(&Piece) -> bool, excess
             Thing::Mount(_) => None,
         })
         .collect();
-    let below = |n: usize| pieces[n].below.and_then(|id| at.get(&id).copied());
+    let below = |n: usize| pieces[n].below.iter().filter_map(|id| at.get(id).copied());
     let mut above = vec![0usize; pieces.len()];
     for n in 0..pieces.len() {
-        if let Some(parent) = below(n) {
+        for parent in below(n) {
             above[parent] += 1;
         }
     }
@@ -81,7 +81,7 @@ pub(super) fn victims(pieces: &[Piece], allowed: &dyn Fn(&Piece) -> bool, excess
                 freed = freed.saturating_add(*bytes);
             }
         }
-        if let Some(parent) = below(n) {
+        for parent in below(n) {
             above[parent] -= 1;
             if above[parent] == 0 && may_go(parent) {
                 tops.push(entry(parent));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn piece(n: u8, below: Option<u8>, last_used: i64, own: u64) -> Piece {
-        let (thing, below) = (Thing::Snapshot(id(n)), below.map(id));
+        let (thing, below) = (Thing::Snapshot(id(n)), below.into_iter().map(id).collect());
         Piece { thing, below, last_used, own, shared: Vec::new(), needed: false }
     }
 
@@ -162,16 +162,21 @@ mod tests {
         #[test]
         fn nothing_goes_before_what_stands_on_it(
             parents in proptest::collection::vec((0u8..40, 0i64..9, 0u64..9, any::<bool>(), any::<bool>()), 1..40),
+            rests in proptest::collection::vec(0u8..60, 40),
             excess in proptest::option::of(0u64..100),
         ) {
             let mut pieces: Vec<Piece> = parents.iter().enumerate().map(|(n, (parent, used, own, _, _))| {
-                piece(n as u8, (usize::from(*parent) < n).then_some(*parent), *used, *own)
+                let mut piece = piece(n as u8, (usize::from(*parent) < n).then_some(*parent), *used, *own);
+                piece.below.extend((usize::from(rests[n]) < n).then_some(id(rests[n])));
+                piece
             }).collect();
             // what is below something needed is needed
             for n in (0..pieces.len()).rev() {
                 pieces[n].needed |= parents[n].3;
-                if let (true, Some(below)) = (pieces[n].needed, pieces[n].below) {
-                    pieces[usize::from(below.0[0])].needed = true;
+                if pieces[n].needed {
+                    for below in pieces[n].below.clone() {
+                        pieces[usize::from(below.0[0])].needed = true;
+                    }
                 }
             }
             let allowed = |piece: &Piece| match piece.thing {
@@ -182,7 +187,7 @@ mod tests {
             for (at, n) in gone.iter().enumerate() {
                 let piece = &pieces[usize::from(*n)];
                 prop_assert!(!piece.needed && allowed(piece));
-                let stands = |p: &Piece| p.below == Some(id(*n));
+                let stands = |p: &Piece| p.below.contains(&id(*n));
                 for child in pieces.iter().filter(|p| stands(p)) {
                     let Thing::Snapshot(child) = child.thing else { continue };
                     prop_assert!(gone[..at].contains(&child.0[0]));

@@ -246,7 +246,7 @@ fn pieces(stock: &Stock, mounts: &[Mount]) -> Vec<Piece> {
     let mut pieces = stock.pieces();
     pieces.extend(mounts.iter().map(|mount| Piece {
         thing: Thing::Mount(mount.name.clone()),
-        below: None,
+        below: Vec::new(),
         last_used: mount.last_used,
         own: mount.bytes,
         shared: Vec::new(),

@@ -35,7 +35,11 @@ impl Stock {
         let names = names_of(self.items.iter().map(|item| &item.info));
         let piece = |item: &Item| Piece {
             thing: Thing::Snapshot(item.info.id),
-            below: names.get(&item.info.parent).copied(),
+            below: [Some(item.info.parent), item.info.rest]
+                .iter()
+                .flatten()
+                .filter_map(|id| names.get(id).copied())
+                .collect(),
             last_used: item.last_used,
             own: item.usage.own,
             shared: item.usage.shared.clone(),
@@ -58,12 +62,14 @@ fn names_of<'a>(infos: impl Iterator<Item = &'a SnapshotInfo>) -> HashMap<Result
 /// Gives what the roots are or stand on.
 pub(super) fn closure(infos: &[SnapshotInfo], roots: &[ResultId]) -> HashSet<ResultId> {
     let names = names_of(infos.iter());
-    let parents: HashMap<ResultId, ResultId> = infos.iter().map(|info| (info.id, info.parent)).collect();
+    let below: HashMap<ResultId, [Option<ResultId>; 2]> =
+        infos.iter().map(|info| (info.id, [Some(info.parent), info.rest])).collect();
     let mut out = HashSet::new();
-    for root in roots {
-        let mut next = names.get(root).copied();
-        while let Some(id) = next.filter(|id| out.insert(*id)) {
-            next = parents.get(&id).and_then(|parent| names.get(parent)).copied();
+    let mut next: Vec<ResultId> = roots.iter().filter_map(|root| names.get(root).copied()).collect();
+    while let Some(id) = next.pop() {
+        if out.insert(id) {
+            let below = below.get(&id).into_iter().flatten().flatten();
+            next.extend(below.filter_map(|id| names.get(id)));
         }
     }
     out

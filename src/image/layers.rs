@@ -4,12 +4,11 @@ use super::{Image, ImageError, Images};
 use crate::digest::{DiffId, Digest, ResultId};
 use crate::layer::{self, write_tar};
 use crate::oci::Descriptor;
-use crate::sys::fsutil;
+use crate::snapshot::LayerDirs;
 use crate::tree::{Diff, TreePath};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// On a layer that was built with SOURCE_DATE_EPOCH: the time that its modification times are lowered to.
@@ -37,15 +36,14 @@ impl LayerSource {
 /// The top layer of a snapshot: its diff and how to open the files in it.
 pub(super) struct LayerFiles {
     pub(super) diff: Arc<Diff>,
-    root: Option<OwnedFd>,
+    dirs: Option<LayerDirs>,
     /// Keeps the garbage collector away.
     _held: crate::snapshot::Snapshot,
 }
 
 impl LayerFiles {
     pub(super) fn open(&self, path: &TreePath) -> io::Result<File> {
-        let root = self.root.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        fsutil::open_regular(root.as_fd(), path.as_os_str())
+        self.dirs.as_ref().ok_or(io::ErrorKind::NotFound)?.open(path)
     }
 }
 
@@ -67,11 +65,11 @@ impl Images {
     /// Opens the top layer of a snapshot.
     pub(super) fn layer_files(&self, id: &ResultId) -> Result<LayerFiles, ImageError> {
         let snapshot = self.snapshots.get(id)?;
-        let root = match snapshot.lowers.first() {
-            Some(dir) => Some(fsutil::open_dir(dir).map_err(ImageError::io("open", dir))?),
+        let dirs = match snapshot.chain.first() {
+            Some(top) => Some(self.snapshots.layer_dirs(top)?),
             None => None,
         };
-        Ok(LayerFiles { diff: self.snapshots.diff(id)?, root, _held: snapshot })
+        Ok(LayerFiles { diff: self.snapshots.diff(id)?, dirs, _held: snapshot })
     }
 
     /// Writes the uncompressed tar of a layer and gives its length in bytes.

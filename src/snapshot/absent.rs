@@ -125,7 +125,16 @@ impl Absent {
             Origin::Step { step, created, .. } => (None, step.clone(), *created),
             Origin::Image { chain } => (Some(chain.clone()), StepRecord::default(), 0),
         };
-        SnapshotInfo { id: self.id, parent: self.parent, bytes: 0, chain, step, aliases: Vec::new(), created }
+        SnapshotInfo {
+            id: self.id,
+            parent: self.parent,
+            rest: None,
+            bytes: 0,
+            chain,
+            step,
+            aliases: Vec::new(),
+            created,
+        }
     }
 
     pub(super) fn layer_at(&self, epoch: Option<i64>) -> LayerInfo {

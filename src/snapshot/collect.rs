@@ -22,6 +22,9 @@ pub enum Roots {
     Unknown,
 }
 
+/// What each snapshot needs: its parent first.
+type Below = HashMap<ResultId, Vec<ResultId>>;
+
 /// The further names of each snapshot.
 type Aliases = HashMap<ResultId, Vec<ResultId>>;
 
@@ -80,7 +83,7 @@ impl Snapshots {
         let grave = self.inner.store.temp_dir("removed")?;
         let _alone = self.inner.store.lock(PUBLISH, LockKind::Exclusive)?;
         let (records, aliases) = self.read_all()?;
-        if records.iter().any(|record| self.real(&record.parent) == Some(id)) {
+        if records.iter().any(|record| record.rest == Some(id) || self.real(&record.parent) == Some(id)) {
             return Ok(false);
         }
         let Some(_lock) = self.lock_alone(&id)? else { return Ok(self.real(&id).is_none()) };
@@ -124,8 +127,8 @@ impl Snapshots {
         let parents = self.parents(&records);
         let mut records: HashMap<ResultId, Record> = records.into_iter().map(|r| (r.id, r)).collect();
         let mut above: HashMap<ResultId, usize> = HashMap::new();
-        for parent in parents.values() {
-            *above.entry(*parent).or_default() += 1;
+        for below in parents.values().flatten() {
+            *above.entry(*below).or_default() += 1;
         }
         let mut live = HashSet::new();
         let mut removed = Vec::new();
@@ -146,8 +149,8 @@ impl Snapshots {
             let names = aliases.remove(id).unwrap_or_default();
             self.bury(&grave, id, &names)?;
             drop(lock);
-            if let Some(below) = parents.get(id).and_then(|parent| above.get_mut(parent)) {
-                *below -= 1;
+            for below in parents.get(id).into_iter().flatten() {
+                above.entry(*below).and_modify(|count| *count -= 1);
             }
             removed.extend(records.remove(id).map(|record| describe(record, names)));
         }
@@ -155,28 +158,25 @@ impl Snapshots {
     }
 
     /// Adds roots and what they stand on; false when they are not known.
-    fn spare(
-        &self,
-        live: &mut HashSet<ResultId>,
-        parents: &HashMap<ResultId, ResultId>,
-        roots: Roots,
-    ) -> bool {
+    fn spare(&self, live: &mut HashSet<ResultId>, parents: &Below, roots: Roots) -> bool {
         let roots = match roots {
             Roots::AsBefore => return true,
             Roots::Unknown => return false,
             Roots::Now(roots) => roots,
         };
-        for root in roots {
-            let mut next = self.real(&root);
-            while let Some(id) = next.filter(|id| live.insert(*id)) {
-                next = parents.get(&id).copied();
+        let mut next: Vec<ResultId> = roots.iter().filter_map(|root| self.real(root)).collect();
+        while let Some(id) = next.pop() {
+            if live.insert(id) {
+                next.extend(parents.get(&id).into_iter().flatten());
             }
         }
         true
     }
 
-    fn parents(&self, records: &[Record]) -> HashMap<ResultId, ResultId> {
-        records.iter().map(|r| (r.id, self.real(&r.parent).unwrap_or(r.parent))).collect()
+    fn parents(&self, records: &[Record]) -> Below {
+        let below =
+            |r: &Record| [self.real(&r.parent).or(Some(r.parent)), r.rest].into_iter().flatten().collect();
+        records.iter().map(|r| (r.id, below(r))).collect()
     }
 
     /// Says whether some process uses a snapshot itself; what only stands below a used one is not asked for.
@@ -239,12 +239,18 @@ impl Snapshots {
     }
 }
 
-fn depth(parents: &HashMap<ResultId, ResultId>, id: ResultId) -> usize {
+/// Gives the longest way down. What shows through is never a difference itself, so one step to it is enough.
+fn depth(parents: &Below, id: ResultId) -> usize {
+    let parent = |id: &ResultId| parents.get(id).and_then(|below| below.first());
     // a stack is never longer than the number of snapshots, whatever damaged records say
-    std::iter::successors(parents.get(&id), |id| parents.get(*id)).take(parents.len()).count()
+    let own = std::iter::successors(parent(&id), |id| parent(id)).take(parents.len()).count();
+    let rest = parents.get(&id).and_then(|below| below.get(1));
+    let rest =
+        rest.map(|rest| std::iter::successors(Some(rest), |id| parent(id)).take(parents.len()).count());
+    own.max(rest.unwrap_or(0))
 }
 
 fn describe(record: Record, aliases: Vec<ResultId>) -> SnapshotInfo {
-    let Record { id, parent, bytes, chain, step, created, .. } = record;
-    SnapshotInfo { id, parent, bytes, chain, step, aliases, created }
+    let Record { id, parent, rest, bytes, chain, step, created, .. } = record;
+    SnapshotInfo { id, parent, rest, bytes, chain, step, aliases, created }
 }

@@ -143,6 +143,7 @@ impl Snapshots {
         let record = Record {
             id,
             parent: prepared.parent.id,
+            rest: prepared.rest.as_ref().map(|rest| rest.id),
             content: diff.content_id(),
             tree_bytes: tree.len() as u64,
             bytes: diff.content_bytes(),

@@ -4,14 +4,12 @@ use super::record::{LayerInfo, Record, seal, unseal};
 use super::stack::Layer;
 use super::{Snapshot, SnapshotError, SnapshotMode, Snapshots};
 use crate::digest::ResultId;
-use crate::layer::{self, LayerError, ScanOptions};
+use crate::layer::{self, ScanOptions};
 use crate::store::{Lock, LockKind, StoreError};
-use crate::sys::fsutil;
 use crate::tree::{Diff, Node, TreePath};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -21,6 +19,13 @@ const MAX_RECORD: u64 = 1 << 20;
 const MAX_TREE: u64 = 1 << 30;
 /// Aliases of aliases that are followed.
 const MAX_ALIASES: usize = 4;
+
+/// What a snapshot stands on and what shows through it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Below {
+    pub(super) parent: ResultId,
+    pub(super) rest: Option<ResultId>,
+}
 
 /// A snapshot's record, and its diff once somebody has asked.
 #[derive(Debug)]
@@ -98,27 +103,30 @@ impl Snapshots {
         }
         let top = self.real(id).ok_or(SnapshotError::Missing(*id))?;
         let held = self.hold(&top)?;
-        let mut chain = Vec::new();
+        let (mut chain, mut lowers) = (Vec::new(), Vec::new());
         let mut next = top;
         while next != scratch {
             chain.push(next);
-            next = self.below(&next)?;
+            lowers.push(self.dir(&next).join("fs"));
+            let below = self.below(&next)?;
+            lowers.extend(below.rest.map(|rest| self.dir(&rest).join("fs")));
+            next = below.parent;
         }
-        let lowers = chain.iter().map(|id| self.dir(id).join("fs")).collect();
         Ok(Snapshot { id: top, lowers, chain, layers: self.clone(), _held: Some(held) })
     }
 
     /// Gives what a snapshot stands on. It is looked up once: what is below a held snapshot is not removed, and a build
     /// of many steps asks for the whole chain at every step.
-    fn below(&self, id: &ResultId) -> Result<ResultId, SnapshotError> {
+    pub(super) fn below(&self, id: &ResultId) -> Result<Below, SnapshotError> {
         let known = self.inner.below.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
-        if let Some(parent) = known {
-            return Ok(parent);
+        if let Some(below) = known {
+            return Ok(below);
         }
-        let parent = self.load(id)?.record.parent;
-        let parent = self.real(&parent).unwrap_or(parent);
-        self.inner.below.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, parent);
-        Ok(parent)
+        let loaded = self.load(id)?;
+        let parent = loaded.record.parent;
+        let below = Below { parent: self.real(&parent).unwrap_or(parent), rest: loaded.record.rest };
+        self.inner.below.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, below);
+        Ok(below)
     }
 
     /// Takes the shared lock on a snapshot's directory; one for all users in this process.
@@ -185,7 +193,7 @@ impl Snapshots {
     /// Says whether a directory among the snapshots is none, in any mode.
     pub(super) fn is_garbage(&self, id: &ResultId) -> bool {
         match self.own_record(id) {
-            Ok(Some(record)) => record.boot != self.inner.boot && !self.survived(id),
+            Ok(Some(record)) => record.boot != self.inner.boot && !self.survived(&record),
             Ok(None) => true,
             // perhaps only we cannot read it
             Err(_) => false,
@@ -202,8 +210,14 @@ impl Snapshots {
         if !marks_fit {
             return Ok(None);
         }
+        // one that shows through has to be there, in its own right
+        if let Some(rest) = &record.rest
+            && self.read_record(rest)?.is_none_or(|rest| rest.rest.is_some())
+        {
+            return Ok(None);
+        }
         if record.boot != self.inner.boot {
-            if !self.survived(id) {
+            if !self.survived(&record) {
                 return Ok(None);
             }
             record.boot.clone_from(&self.inner.boot);
@@ -215,12 +229,11 @@ impl Snapshots {
     }
 
     /// After another boot: compares each file's size with the diff. A file system that lost bytes has lost the end.
-    fn survived(&self, id: &ResultId) -> bool {
-        let Ok(diff) = self.read_diff(id) else { return false };
-        let Ok(root) = fsutil::open_dir(&self.dir(id).join("fs")) else { return false };
+    fn survived(&self, record: &Record) -> bool {
+        let Ok(diff) = self.read_diff(&record.id) else { return false };
+        let Ok(dirs) = self.open_dirs(&record.id, record.rest.as_ref()) else { return false };
         diff.entries().iter().all(|entry| match entry.node {
-            Node::File { size, .. } => fsutil::stat_beneath(root.as_fd(), entry.path.as_os_str())
-                .is_ok_and(|stat| stat.st_size as u64 == size),
+            Node::File { size, .. } => dirs.stat(&entry.path).is_ok_and(|stat| stat.st_size as u64 == size),
             _ => true,
         })
     }
@@ -247,7 +260,9 @@ impl Snapshots {
 
     fn heal(&self, id: &ResultId, right: &dyn Fn(&Diff) -> bool) -> Result<Diff, SnapshotError> {
         let opts = ScanOptions { userxattr: self.inner.mode.userxattr(), skip: &HashSet::new() };
-        let scanned = layer::scan(&self.dir(id).join("fs"), &opts).ok().filter(right);
+        let whole = self.below(id)?.rest.is_none();
+        let scanned =
+            whole.then(|| layer::scan(&self.dir(id).join("fs"), &opts).ok()).flatten().filter(right);
         let Some(diff) = scanned else {
             self.discard(id);
             return Err(SnapshotError::Missing(*id));
@@ -277,8 +292,7 @@ impl Snapshots {
 
     /// Opens a regular file of the top layer, for writing its tar.
     pub fn open_file(&self, id: &ResultId, path: &TreePath) -> io::Result<File> {
-        let id = self.real(id).ok_or(io::ErrorKind::NotFound)?;
-        fsutil::open_regular(fsutil::open_dir(&self.dir(&id).join("fs"))?.as_fd(), path.as_os_str())
+        self.layer_dirs(id).map_err(io::Error::other)?.open(path)
     }
 
     /// Gives what is known of the top layer's tar without clamped times.
@@ -312,10 +326,8 @@ impl Snapshots {
         if info.diff_id.is_none() || info.tar_size.is_none() {
             let diff = self.diff(id)?;
             let id = self.real(id).ok_or(SnapshotError::Missing(*id))?;
-            let path = self.dir(&id).join("fs");
-            let root = fsutil::open_dir(&path).map_err(LayerError::io("open", &TreePath::root()))?;
-            let open = |path: &TreePath| fsutil::open_regular(root.as_fd(), path.as_os_str());
-            let (diff_id, tar_size) = layer::diff_id(&diff, &open, epoch)?;
+            let dirs = self.layer_dirs(&id)?;
+            let (diff_id, tar_size) = layer::diff_id(&diff, &|path| dirs.open(path), epoch)?;
             (info.diff_id, info.tar_size) = (Some(diff_id), Some(tar_size));
             self.set_layer(&id, epoch, &info)?;
         }

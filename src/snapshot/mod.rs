@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! snapshots/<result id>/
-//!     fs/           the layer in overlayfs's form; never written again
+//!     fs/           the layer in overlayfs's form, or what in it differs from another's; never written again
 //!     tree          the layer's diff; lookups, keys and tars come from it
 //!     record.json   what it is; written last, sealed: without a valid one the directory is garbage and invisible
 //!     layer*.json   what has been found out about its tar, one a time clamp
@@ -23,6 +23,7 @@ mod changes;
 mod collect;
 mod commit;
 mod copying;
+mod dirs;
 mod fetch;
 mod load;
 mod prepared;
@@ -34,6 +35,7 @@ mod writable;
 
 pub use absent::{Absent, LayerProvider, Origin, Source};
 pub use collect::Roots;
+pub use dirs::LayerDirs;
 pub use prepared::Prepared;
 pub use record::{LayerInfo, SnapshotInfo, StepRecord};
 pub use usage::Usage;
@@ -137,7 +139,7 @@ struct Inner {
     /// Records and diffs that have been read; both never change under one id.
     loaded: Mutex<HashMap<ResultId, Arc<load::Loaded>>>,
     /// What each known snapshot stands on, aliases followed.
-    below: Mutex<HashMap<ResultId, ResultId>>,
+    below: Mutex<HashMap<ResultId, load::Below>>,
     /// Locks that somebody in this process holds.
     held: Mutex<HashMap<ResultId, Weak<Lock>>>,
     /// What this process has found or made and not used yet; the tops only, since they hold what is below.
@@ -164,7 +166,7 @@ impl std::fmt::Debug for Inner {
 pub struct Snapshot {
     /// Names it; never an alias.
     pub id: ResultId,
-    /// The layers' directories, top first, each an overlay lower; empty for scratch.
+    /// The layers' directories, top first, each an overlay lower; empty for scratch. A layer may have two.
     pub lowers: Vec<PathBuf>,
     /// The layers' result ids, top first; scratch itself is not listed.
     pub chain: Vec<ResultId>,

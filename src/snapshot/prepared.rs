@@ -30,6 +30,8 @@ pub struct Prepared {
     pub work: PathBuf,
     /// What it stands on.
     pub parent: Snapshot,
+    /// What shows through where `upper` has nothing, if `upper` has only what differs from it.
+    pub(super) rest: Option<Snapshot>,
     named: ResultId,
     mode: SnapshotMode,
     merged: OnceLock<Merged>,
@@ -43,7 +45,7 @@ impl Prepared {
         (named, parent): (ResultId, Snapshot),
         mode: SnapshotMode,
     ) -> Self {
-        Self { dir, upper, work, parent, named, mode, merged: OnceLock::new() }
+        Self { dir, upper, work, parent, rest: None, named, mode, merged: OnceLock::new() }
     }
 
     /// Gives the name by which the parent was asked for. The result's own name follows from it and not from the parent's
@@ -75,6 +77,12 @@ impl Prepared {
                 Ok(Rootfs::Dir(self.dir.path().join("merged")))
             }
         }
+    }
+
+    /// Says that `upper` holds only what differs from the top layer of another snapshot, which shows through. That one's
+    /// layer must not be a difference itself.
+    pub fn show_through(&mut self, rest: Snapshot) {
+        self.rest = Some(rest);
     }
 
     /// Reads what a process left behind; `skip` are mount-point stubs, which are removed if they are still empty.

@@ -45,6 +45,8 @@ pub struct SnapshotInfo {
     pub id: ResultId,
     /// What it stands on.
     pub parent: ResultId,
+    /// What shows through it: it has to stay as long as this does.
+    pub rest: Option<ResultId>,
     /// Bytes of its regular files.
     pub bytes: u64,
     /// The layer stack of a base image that it is the top of.
@@ -62,6 +64,10 @@ pub struct SnapshotInfo {
 pub(super) struct Record {
     pub(super) id: ResultId,
     pub(super) parent: ResultId,
+    /// What shows through where its own directory has nothing: a snapshot of the same layer, with files that the diffs of
+    /// both have alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rest: Option<ResultId>,
     /// Of the diff.
     pub(super) content: ContentId,
     /// Of the diff's file.

@@ -6,13 +6,11 @@
 use super::stack::{Hit, Stack, implied_meta};
 use super::{Snapshot, SnapshotError};
 use crate::digest::ContentId;
-use crate::sys::fsutil;
 use crate::tree::{Node, SourceEntry, SourceNode, SourceTree, TreePath};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
 /// Links that are followed for one path, as docker's and containerd's path scoping does.
@@ -175,8 +173,8 @@ impl SourceTree for View {
 
     fn open(&self, path: &TreePath) -> io::Result<File> {
         let Some(Hit::Entry(layer, _)) = self.stack()?.find(path) else { return Err(Errno::NOENT.into()) };
-        let root = fsutil::open_dir(&self.snapshot.lowers[layer])?;
-        fsutil::open_regular(root.as_fd(), path.as_os_str())
+        let dirs = self.snapshot.layers.layer_dirs(&self.snapshot.chain[layer]);
+        dirs.map_err(io::Error::other)?.open(path)
     }
 
     fn immutable(&self) -> bool {

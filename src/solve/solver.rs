@@ -10,7 +10,9 @@ use crate::cache::{KeyBuilder, KeyPart, StepRecord};
 use crate::digest::{CacheKey, ChainId, ResultId};
 use crate::plan::{BuildGraph, Op, Role, Vertex};
 use crate::progress::{Event, Outcome};
+use crate::snapshot::Prepared;
 use crate::store::LockKind;
+use crate::tree::Diff;
 use petgraph::graph::NodeIndex;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -275,7 +277,7 @@ impl Solver<'_> {
         announced: &Announced,
     ) -> Result<crate::snapshot::Committed, OpError> {
         let base = base_of(inputs);
-        let prepared = self.env.snapshots.prepare(&base)?;
+        let mut prepared = self.env.snapshots.prepare(&base)?;
         let diff = match &vertex.op {
             Op::Run(op) => ops::run::run(
                 op,
@@ -289,13 +291,34 @@ impl Solver<'_> {
             )?,
             Op::Copy(op) => {
                 let taken = named.taken.as_ref().expect("a copy is named by what it takes");
-                ops::copying::run(op, taken, &prepared, self.env)?
+                let (place, parent) = (self.place(vertex), prepared.parent.clone());
+                let rest = ops::copying::Rest::find(&place, &parent, self.env);
+                let diff = ops::copying::run(op, taken, &mut prepared, self.env, rest.as_ref())?;
+                return self.commit_copy(vertex, named, prepared, diff, &place);
             }
             Op::Workdir(op) => ops::workdir::run(op, &prepared, self.env)?,
             Op::Scratch | Op::Image(_) => unreachable!("settled without a run"),
         };
         let record = crate::snapshot::StepRecord { key: Some(named.key), instruction: vertex.label.clone() };
         Ok(self.env.snapshots.commit(prepared, diff, record)?)
+    }
+
+    /// Keeps what a copy has made, and what the next one at its place may be a difference to.
+    fn commit_copy(
+        &self,
+        vertex: &Vertex,
+        named: &Named,
+        prepared: Prepared,
+        diff: Diff,
+        place: &str,
+    ) -> Result<crate::snapshot::Committed, OpError> {
+        let (parent, entries) = (prepared.parent.clone(), diff.entries().len());
+        let record = crate::snapshot::StepRecord { key: Some(named.key), instruction: vertex.label.clone() };
+        let committed = self.env.snapshots.commit(prepared, diff, record)?;
+        if self.env.snapshots.info(&committed.id).is_ok_and(|info| info.rest.is_none()) {
+            ops::copying::Rest::remember(&committed.id, entries, place, &parent, self.env);
+        }
+        Ok(committed)
     }
 
     /// Names the instruction across builds: its place in its stage, without its words.

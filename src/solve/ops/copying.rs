@@ -6,9 +6,10 @@ use crate::cache::KeyBuilder;
 use crate::digest::ResultId;
 use crate::layer;
 use crate::plan::CopyOp;
-use crate::snapshot::Prepared;
+use crate::snapshot::{Prepared, Snapshot, SnapshotMode};
 use crate::solve::{BuildEnv, OpError};
 use crate::tree::{Diff, Mtime};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Feeds all that can change what a COPY produces; of the source only what is selected counts.
@@ -25,17 +26,71 @@ pub(in crate::solve) fn feed(op: &CopyOp, base: &ResultId, taken: &Taken, key: &
 pub(in crate::solve) fn run(
     op: &CopyOp,
     taken: &Taken,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     env: &BuildEnv,
+    rest: Option<&Rest>,
 ) -> Result<Diff, OpError> {
     let view = prepared.parent.view();
-    taken.with(op, env, |selection, sources| {
+    let (diff, shows) = taken.with(op, env, |selection, sources| {
         let bodies = env.store.bodies();
         apply_env(env, |apply| {
             let apply = ApplyEnv { bodies: Some(&bodies), ..*apply };
-            Ok(copy::apply(selection, sources, &view, op, &prepared.upper, &apply)?)
+            let (upper, rest) = (&prepared.upper, rest.map(|rest| &*rest.diff));
+            Ok(copy::apply_on(selection, sources, &view, op, upper, &apply, rest)?)
         })
-    })
+    })?;
+    if let Some(rest) = rest.filter(|_| shows) {
+        prepared.show_through(rest.snapshot.clone());
+    }
+    Ok(diff)
+}
+
+/// A result of the same instruction on the same base that may show through a new one.
+pub(in crate::solve) struct Rest {
+    snapshot: Snapshot,
+    diff: Arc<Diff>,
+}
+
+/// Layers that a stack may have if two directories are to be spent on one of them; overlayfs takes 500.
+const LAYERS: usize = 200;
+
+impl Rest {
+    /// Finds the last result that was written whole.
+    pub(in crate::solve) fn find(place: &str, parent: &Snapshot, env: &BuildEnv) -> Option<Self> {
+        let overlay = matches!(env.snapshots.mode(), SnapshotMode::Overlay { .. });
+        if !overlay || parent.chain.len() > LAYERS {
+            return None;
+        }
+        let id: ResultId =
+            std::str::from_utf8(&env.records.note(&name(place, parent))?).ok()?.parse().ok()?;
+        let info = env.snapshots.info(&id).ok()?;
+        if info.rest.is_some() || info.parent != parent.id {
+            return None;
+        }
+        let snapshot = env.snapshots.get(&id).ok()?;
+        let diff = env.snapshots.diff(&id).ok()?;
+        Some(Self { snapshot, diff })
+    }
+
+    /// Remembers a result that was written whole, if it has so many entries that showing through is worth while.
+    pub(in crate::solve) fn remember(
+        id: &ResultId,
+        entries: usize,
+        place: &str,
+        parent: &Snapshot,
+        env: &BuildEnv,
+    ) {
+        if entries >= copy::FEW {
+            // losing it costs time only
+            let _ = env.records.put_note(&name(place, parent), id.to_string().as_bytes());
+        }
+    }
+}
+
+fn name(place: &str, parent: &Snapshot) -> [u8; 32] {
+    let mut h = blake3::Hasher::new_derive_key("rbuild rest of a copy v1");
+    h.update(&parent.id.0).update(place.as_bytes());
+    *h.finalize().as_bytes()
 }
 
 /// Hands out what the copy engine needs of the machine; bodies are not shared unless the caller says so.

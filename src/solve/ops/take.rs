@@ -182,8 +182,8 @@ pub(super) fn materialise(name: &str, path: &str, env: &BuildEnv) -> Result<(Sna
     h.update(&taken.content.0);
     let alias: ResultId = h.finalize().into();
     if !env.snapshots.has(&alias) {
-        let prepared = env.snapshots.prepare(&ResultId::scratch())?;
-        let diff = super::copying::run(&op, &taken, &prepared, env)?;
+        let mut prepared = env.snapshots.prepare(&ResultId::scratch())?;
+        let diff = super::copying::run(&op, &taken, &mut prepared, env, None)?;
         let made = env.snapshots.commit(prepared, diff, crate::snapshot::StepRecord::default())?;
         env.snapshots.alias(&alias, &made.id)?;
     }

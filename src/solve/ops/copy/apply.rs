@@ -1,6 +1,7 @@
 //! From a selection to an upper directory and its diff.
 
 use super::chmod::Chmod;
+use super::difference::difference;
 use super::layout::{Change, Layout, diff};
 use super::{CopyError, Selection, Sources, archive, owner, write};
 use crate::layer::Limits;
@@ -36,6 +37,21 @@ pub fn apply(
     upper: &Path,
     env: &ApplyEnv<'_>,
 ) -> Result<Diff, CopyError> {
+    Ok(apply_on(selection, sources, base, op, upper, env, None)?.0)
+}
+
+/// Does the same, and writes only what differs from `rest` if that, showing through, makes the result whole. Says whether
+/// it does; else all has been written.
+pub(in crate::solve::ops) fn apply_on(
+    selection: &Selection,
+    sources: &Sources<'_>,
+    base: &dyn SourceTree,
+    op: &CopyOp,
+    upper: &Path,
+    env: &ApplyEnv<'_>,
+    rest: Option<&Diff>,
+) -> Result<(Diff, bool), CopyError> {
+    let below = base;
     let base = if op.link && op.chmod.is_none() { &EmptyTree } else { base };
     let chmod = op.chmod.as_deref().filter(|v| !v.is_empty()).map(Chmod::parse).transpose()?;
     let owner = op.chown.as_deref().filter(|v| !v.is_empty()).map(|v| owner::lookup(v, base)).transpose()?;
@@ -55,8 +71,16 @@ pub fn apply(
         unpacked.push(into);
     }
     let made = layout.finish()?;
-    write::write(&made, sources, upper, &unpacked, env)?;
-    Ok(diff(&made))
+    let diff = diff(&made);
+    let difference = rest.and_then(|rest| difference(&made, &diff, rest, below));
+    match &difference {
+        Some(difference) => {
+            let changed = made.iter().filter(|(path, _)| difference.paths.contains(path));
+            write::write(changed, &difference.gone, sources, upper, &unpacked, env)?;
+        }
+        None => write::write(made.iter(), &[], sources, upper, &unpacked, env)?,
+    }
+    Ok((diff, difference.is_some()))
 }
 
 /// Several files cannot become one: then the destination has to be, or to be marked as, a directory.

@@ -21,7 +21,7 @@ pub fn make_directory(
     let to = layout.target(path, None)?;
     layout.make_dirs(&to)?;
     let made = layout.finish()?;
-    write::write(&made, &Sources::paths(base), upper, &[], env)?;
+    write::write(made.iter(), &[], &Sources::paths(base), upper, &[], env)?;
     Ok(diff(&made))
 }
 

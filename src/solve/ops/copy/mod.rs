@@ -9,6 +9,7 @@
 mod apply;
 mod archive;
 mod chmod;
+mod difference;
 mod directory;
 pub mod fetch;
 mod layout;
@@ -21,7 +22,9 @@ mod tests;
 mod wildcard;
 mod write;
 
+pub(in crate::solve::ops) use apply::apply_on;
 pub use apply::{ApplyEnv, apply};
+pub(in crate::solve::ops) use difference::FEW;
 pub use directory::make_directory;
 pub(in crate::solve::ops) use resolve::resolve;
 pub use select::{Selection, select};

@@ -9,6 +9,7 @@ use super::apply::ApplyEnv;
 use super::layout::{Body, From, Group, Kind, Made};
 use super::{CopyError, Sources};
 use crate::context::hash_file;
+use crate::layer::whiteout::make_whiteout;
 use crate::store::BodySource;
 use crate::sys::{fsutil, inroot};
 use crate::tree::{Meta, SourceTree, TreePath};
@@ -40,9 +41,10 @@ struct Writer<'w> {
     linked: Mutex<HashSet<(u64, u64)>>,
 }
 
-/// Writes all of `made` into `upper`.
-pub(super) fn write(
-    made: &BTreeMap<TreePath, Made>,
+/// Writes what was `made` into `upper`, with marks of deletion for what is `gone`.
+pub(super) fn write<'m>(
+    made: impl Iterator<Item = (&'m TreePath, &'m Made)>,
+    gone: &[&TreePath],
     sources: &Sources<'_>,
     upper: &Path,
     unpacked: &[std::path::PathBuf],
@@ -58,7 +60,7 @@ pub(super) fn write(
     };
     let mut dirs: Vec<(&TreePath, &Meta)> = Vec::new();
     let mut jobs: BTreeMap<TreePath, Vec<Job<'_>>> = BTreeMap::new();
-    let mut first: HashMap<Group, &TreePath> = HashMap::new();
+    let mut first: HashMap<Group, &'m TreePath> = HashMap::new();
     let mut links: Vec<(&TreePath, &TreePath)> = Vec::new();
     for (path, made) in made {
         if matches!(made.kind, Kind::Dir) {
@@ -91,6 +93,12 @@ pub(super) fn write(
             )
         };
         link().map_err(CopyError::write(path))?;
+    }
+    for path in gone {
+        let name = OsStr::from_bytes(path.file_name().unwrap_or_default());
+        let dir = writer.open_dir(&path.parent().unwrap_or_default());
+        let made = dir.and_then(|dir| make_whiteout(dir.as_fd(), name));
+        made.map_err(CopyError::write(path))?;
     }
     // from below, so that nothing changes a directory's time after it is set
     for (path, meta) in dirs.iter().rev() {
