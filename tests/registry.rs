@@ -3,7 +3,7 @@
 mod common;
 
 use common::registry::Registry;
-use common::web::Meter;
+use common::web::{self, Meter, Web};
 use common::{TestSpace, archive, tools_or_skip};
 use serde_json::Value;
 use std::fs;
@@ -343,4 +343,66 @@ fn mirrors_are_asked_first_and_may_fail() {
     let done = common::process::finish(&mut pull, None, std::time::Duration::from_secs(60)).ok();
     assert!(done.stdout.contains("docker.io/library/busybox:mirrored"), "{done}");
     assert_eq!(other.stdout_of("busybox:mirrored", &["echo", "runs"]), "runs\n");
+}
+
+#[test]
+fn layers_that_never_came_are_fetched_to_be_pushed_elsewhere() {
+    let Some((_held, registry)) = registry() else { return };
+    let Some((_held_too, second)) = self::registry() else { return };
+    let (space, name) = space_with_app(&registry.host);
+    space.rbuild(["push", &name]).ok();
+    // a build that runs nothing brings the documents alone
+    let other = TestSpace::new();
+    let context = other.dockerfile(&format!("FROM {name}\nENV more=1\n"));
+    let there = format!("{}/mine/app:1", second.host);
+    let done = other.build(&context, &["-t", &there, "--push"]).ok();
+    let layers = |name: &str| -> Vec<String> {
+        let manifest: Value =
+            serde_json::from_str(&space.rbuild(["manifest", "inspect", name]).ok().stdout).expect("JSON");
+        let all = manifest["layers"].as_array().expect("a list").iter();
+        all.map(|layer| layer["digest"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(layers(&there), layers(&name), "blobs stay what they were\n{done}");
+    space.rbuild(["pull", &there]).ok();
+    assert_eq!(space.stdout_of(&there, &[]), "first\nsecond\n");
+}
+
+#[test]
+fn proxies_stand_in_between_where_they_are_told_to() {
+    let Some((_held, registry)) = registry() else { return };
+    let (space, name) = space_with_app(&registry.host);
+    space.rbuild(["push", &name]).ok();
+    // leads to the registry whatever it is asked for
+    let to = registry.host.clone();
+    let proxy = Web::start(move |request, stream| {
+        if request.method != "CONNECT" {
+            return web::reply(stream, "405 Method Not Allowed", &[], b"");
+        }
+        let mut server = std::net::TcpStream::connect(&to)?;
+        std::io::Write::write_all(stream, b"HTTP/1.1 200 Connection established\r\n\r\n")?;
+        let (mut up, mut down) = (stream.try_clone()?, server.try_clone()?);
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut up, &mut server);
+            let _ = server.shutdown(std::net::Shutdown::Both);
+        });
+        std::io::copy(&mut down, stream).map(drop)
+    });
+    let other = TestSpace::new();
+    let far = "registry.invalid:5000/team/app:v1";
+    let pull = |no_proxy: &str| {
+        let mut pull = other.command(["pull", "--insecure-registry", "registry.invalid:5000", far]);
+        pull.env("ALL_PROXY", format!("http://{}", proxy.host())).env("NO_PROXY", no_proxy);
+        common::process::finish(&mut pull, None, std::time::Duration::from_secs(60))
+    };
+    pull("registry.invalid").refuses(1, &["registry.invalid:5000", "not known"]);
+    assert!(proxy.seen().is_empty());
+    pull("").ok();
+    assert!(proxy.seen().iter().any(|r| r.method == "CONNECT" && r.path == "registry.invalid:5000"));
+    assert_eq!(other.stdout_of(far, &["cat", "/first"]), "first\n");
+    // this machine is asked without
+    let before = proxy.seen().len();
+    let mut near = other.command(["pull", &name]);
+    near.env("ALL_PROXY", format!("http://{}", proxy.host()));
+    common::process::finish(&mut near, None, std::time::Duration::from_secs(60)).ok();
+    assert_eq!(proxy.seen().len(), before);
 }

@@ -201,3 +201,27 @@ fn tokens_that_end_early_are_renewed() {
     let other = TestSpace::new();
     other.rbuild(["pull", &name]).ok();
 }
+
+#[test]
+fn a_registry_may_want_a_certificate_of_ours() {
+    let space = TestSpace::new().with_busybox();
+    if !tools_or_skip(&["openssl", "docker-registry"]) {
+        return;
+    }
+    let (ca, cert, key) = token::authority(&space, "server");
+    let (client_ca, own, own_key) = token::authority(&space, "client");
+    let (cert, key, client_ca) = (cert.display(), key.display(), client_ca.display());
+    let tls = format!("  tls: {{certificate: {cert}, key: {key}, clientcas: [{client_ca}]}}\n");
+    let Some(registry) = Registry::start_with(&space, "registry", "", &tls) else { return };
+    let name = format!("{}/team/app:1", registry.host);
+    let dir = space.mkdir(&format!("home/.config/rbuild/certs.d/{}", registry.host));
+    fs::copy(ca, dir.join("ca.crt")).unwrap();
+    space.rbuild(["tag", "busybox", &name]).ok();
+    space.rbuild(["push", &name]).refuses(1, &[&registry.host, "certificate"]);
+    fs::copy(own, dir.join("client.cert")).unwrap();
+    space.rbuild(["push", &name]).refuses(1, &["client.key"]);
+    fs::copy(own_key, dir.join("client.key")).unwrap();
+    space.rbuild(["push", &name]).ok();
+    fs::write(dir.join("ca.crt"), "nonsense").unwrap();
+    space.rbuild(["pull", &name]).refuses(1, &["ca.crt", "no certificate in it"]);
+}

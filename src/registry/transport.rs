@@ -466,6 +466,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_leads_from_https_to_http() {
+        let settings = Settings { insecure: vec!["lab.io".into()], ..Settings::default() };
+        let transport = Transport::new(settings, None);
+        for (from, location, goes) in [
+            ("https://r.io/v2/", "https://s.io/x?sig=1", true),
+            ("https://r.io/v2/", "/x", true),
+            ("https://r.io/v2/", "http://r.io/x", false),
+            ("https://127.0.0.1/v2/", "http://127.0.0.1/x", false),
+            ("http://127.0.0.1:1/v2/", "http://127.0.0.1:2/x", true),
+            ("http://127.0.0.1:1/v2/", "https://s.io/x", true),
+            ("http://127.0.0.1:1/v2/", "http://s.io/x", false),
+            ("http://lab.io/v2/", "http://lab.io:8080/x", true),
+            ("https://r.io/v2/", "file:///etc/passwd", false),
+        ] {
+            assert_eq!(transport.leads(from, location).is_ok(), goes, "{from} {location}");
+        }
+    }
+
+    #[test]
     fn waits_are_read() {
         assert_eq!(retry_after("3"), Some(Duration::from_secs(3)));
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
