@@ -243,14 +243,13 @@ impl Store3 {
         })?;
         match answer.status().as_u16() {
             200 => Ok(Some(answer)),
-            404 if !self.bucket_is_missing(&answer) => Ok(None),
+            // a bucket that is not there must not look like an empty cache
+            404 => match self.refused(object, answer) {
+                ShareError::Bucket { why, .. } if !why.contains("NoSuchBucket") => Ok(None),
+                missing => Err(missing),
+            },
             _ => Err(self.refused(object, answer)),
         }
-    }
-
-    /// A bucket that is not there must not look like an empty cache.
-    fn bucket_is_missing(&self, answer: &Response<Body>) -> bool {
-        answer.headers().get("x-amz-error-code").is_some_and(|code| code == "NoSuchBucket")
     }
 
     fn put_bytes(&self, object: &str, bytes: &[u8]) -> Result<(), ShareError> {
