@@ -563,3 +563,23 @@ fn secrets_and_arguments_are_in_no_cache() {
         }
     }
 }
+
+#[test]
+fn a_copy_that_is_kept_as_a_difference_travels_whole() {
+    let space = TestSpace::new();
+    space.dockerfile("FROM busybox\nCOPY many /many\nCMD [\"sh\", \"-c\", \"cat /many/* | sort -u\"]\n");
+    for number in 0..1500 {
+        space.write(&format!("ctx/many/{number}"), "old\n");
+    }
+    let first = machine(&space, "one");
+    first.build(&["-t", "app"]).ok();
+    space.write("ctx/many/7", "new\n");
+    let cache = space.path("cache");
+    first.build(&["-t", "app", "--cache-to", &format!("type=local,dest={}", cache.display())]).ok();
+    let second = machine(&space, "two");
+    let done =
+        second.build(&["-t", "app", "--cache-from", &format!("type=local,src={}", cache.display())]).ok();
+    nothing_ran(&done);
+    assert!(!done.stderr.contains("warning"), "{done}");
+    assert_eq!(second.output("app"), "new\nold\n");
+}

@@ -217,10 +217,11 @@ impl Sending<'_> {
             Err(SnapshotError::Unavailable { .. }) => return Ok(None),
             snapshot => snapshot?,
         };
-        let Some(files) = snapshot.lowers.first() else { return Ok(None) };
+        let Some(top) = snapshot.chain.first() else { return Ok(None) };
+        let dirs = self.made.snapshots.layer_dirs(top)?;
         let diff = self.made.snapshots.diff(id)?;
         let file = self.temp.path().join(id.to_string());
-        let layer = pack(&diff, files, self.spec.compression, &file)?;
+        let layer = pack(&diff, &|path| dirs.open(path), self.spec.compression, &file)?;
         self.send(&layer, &file)?;
         if let Ok(note) = serde_json::to_vec(&layer) {
             // losing it costs compressing once more

@@ -11,10 +11,12 @@ use crate::layer::{self, Compression, ScanOptions, UnpackOptions, unpack_blob};
 use crate::snapshot::LayerProvider;
 use crate::store::{LockKind, Store};
 use crate::sys::fsutil;
+use crate::tree::TreePath;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Longest id of a mount that is taken along, in bytes.
@@ -37,7 +39,9 @@ pub(super) fn pack_mount(
     }
     let Some(_lock) = store.try_lock(&format!("mount-{name}"), LockKind::Exclusive)? else { return Ok(None) };
     let diff = layer::scan(&data, &ScanOptions { userxattr: false, skip: &HashSet::new() })?;
-    let layer = pack(&diff, &data, how, into)?;
+    let root = fsutil::open_dir(&data).map_err(ShareError::io("open", &data))?;
+    let open = |path: &TreePath| fsutil::open_regular(root.as_fd(), path.as_os_str());
+    let layer = pack(&diff, &open, how, into)?;
     let id = store.read(&format!("mounts/{name}/name"), MAX_ID)?.unwrap_or_default();
     Ok(Some(MountEntry { name: name.to_owned(), id: String::from_utf8_lossy(&id).into_owned(), layer }))
 }

@@ -5,34 +5,30 @@ use super::document::LayerEntry;
 use crate::digest::{DiffId, Digest};
 use crate::layer::{Compression, encoder, write_tar};
 use crate::oci::{Descriptor, media_type};
-use crate::sys::fsutil;
 use crate::tree::{Diff, TreePath};
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Bytes that are written at once.
 const BUFFER: usize = 128 << 10;
 
-/// Writes the layer of a tree whose files are below `root`.
+/// Writes the layer of a tree whose files `open` opens.
 ///
 /// # Errors
 /// A file of the tree cannot be read, or the new one not be written.
 pub(super) fn pack(
     diff: &Diff,
-    root: &Path,
+    open: &dyn Fn(&TreePath) -> io::Result<File>,
     how: Compression,
     into: &Path,
 ) -> Result<LayerEntry, ShareError> {
     let fail = || ShareError::io("write", into);
-    let root = fsutil::open_dir(root).map_err(ShareError::io("open", root))?;
-    let open = |path: &TreePath| fsutil::open_regular(root.as_fd(), path.as_os_str());
     let file = File::create_new(into).map_err(fail())?;
     let blob = encoder(Summed::new(BufWriter::with_capacity(BUFFER, file)), how).map_err(fail())?;
     let mut tar = Summed::new(blob);
-    write_tar(diff, &open, None, &mut tar)?;
+    write_tar(diff, open, None, &mut tar)?;
     let (blob, diff_id, tar_size) = tar.finish();
     let (mut file, digest, size) = blob.finish().map_err(fail())?.finish();
     file.flush().map_err(fail())?;
