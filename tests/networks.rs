@@ -128,7 +128,8 @@ fn networks_change_while_a_container_runs() {
     let Some(fleet) = as_root() else { return };
     fleet.says(&["network", "create", "lan"]);
     fleet.says(&["network", "create", "far"]);
-    fleet.web("web", &[]);
+    fleet.web("web", &["-p", "80"]);
+    let port = fleet.port("web", "80");
     assert!(cannot_reach(&fleet, "lan", "web"));
     fleet.says(&["network", "connect", "--alias", "www", "lan", "web"]);
     assert_eq!(fetch(&fleet, "lan", "www").as_deref(), Some("web\n"));
@@ -145,7 +146,10 @@ fn networks_change_while_a_container_runs() {
     fleet.says(&["network", "disconnect", "bridge", "web"]);
     let route = fleet.says(&["exec", "web", "ip", "route"]);
     assert!(route.contains("default via") && route.contains("eth1"), "{route}");
-    // and a stopped container keeps what it was given
+    // and so do the published ports
+    assert_eq!(fleet.port("web", "80"), port);
+    assert_eq!(get("127.0.0.1", port), "web\n");
+    // a stopped container keeps what it was given
     fleet.says(&["stop", "-t", "0", "web"]);
     fleet.says(&["network", "connect", "lan", "web"]);
     fleet.says(&["start", "web"]);

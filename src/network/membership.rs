@@ -13,7 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ContainerPort, Definitions, DnsRequest, ExtraHost, HostDns, NetEnv, NetworkError, PublishRequest, Reach,
+    ContainerPort, Definitions, DnsRequest, ExtraHost, HostDns, NetEnv, NetworkError, PortBinding,
+    PublishRequest, Reach,
     bridge::{BRIDGE, lock},
     hosts_file,
     keeper::{HelperJob, Job, Keeper, NAME_SERVER, Private},
@@ -78,6 +79,8 @@ pub struct Membership {
     /// What the network of a helper program says of name servers and gateway.
     private: Option<Private>,
     warnings: Vec<String>,
+    /// The ports as they were published first.
+    published: Vec<PortBinding>,
     link_hosts: String,
     link_env: Vec<String>,
     held: Option<Held>,
@@ -112,6 +115,7 @@ impl Membership {
             names: false,
             private: None,
             warnings: Vec::new(),
+            published: Vec::new(),
             link_hosts: String::new(),
             link_env: Vec::new(),
             held: Some(held),
@@ -164,17 +168,44 @@ impl Membership {
         Ok(())
     }
 
+    /// The ports that are still to be published: those that have been keep their numbers.
+    fn to_publish(&self) -> Vec<PublishRequest> {
+        if !self.published.is_empty() {
+            let again = |b: &PortBinding| PublishRequest {
+                host_ip: Some(b.host_ip),
+                host_ports: Some((b.host_port, b.host_port)),
+                port: b.port,
+            };
+            return if self.live.ports.is_empty() {
+                self.published.iter().map(again).collect()
+            } else {
+                Vec::new()
+            };
+        }
+        self.request.publish.clone()
+    }
+
+    /// Gives ports back whose target is not the container's way out any more, so that they are published anew.
+    fn withdraw(&mut self, before: &LiveNetwork) {
+        let target =
+            |live: &LiveNetwork| live.way_out(true).or(live.way_out(false)).map(|e| e.endpoint_id.clone());
+        if !self.live.ports.is_empty() && target(before) != target(&self.live) {
+            self.published = std::mem::take(&mut self.live.ports);
+            self.keepers.clear();
+            self.names = false;
+        }
+    }
+
     /// Starts a keeper when there is something to keep.
     fn keep(&mut self, lives: &Lives) -> Result<(), NetworkError> {
         let wants_names = self.live.endpoints.iter().any(|e| e.named) && !self.names;
         // nothing comes into a network without a way out
-        let reached = self.live.way_out(true).is_some() || self.live.way_out(false).is_some();
-        let first = self.keepers.is_empty() && reached;
-        let publish = if first { self.request.publish.clone() } else { Vec::new() };
+        let way_out = self.live.way_out(true).or(self.live.way_out(false)).cloned();
+        let publish = if way_out.is_some() { self.to_publish() } else { Vec::new() };
         if !wants_names && publish.is_empty() {
             return Ok(());
         }
-        let way_out = self.live.way_out(true).or(self.live.endpoints.first());
+        let way_out = way_out.as_ref().or(self.live.endpoints.first());
         let bridge = way_out.map(|e| match e.named {
             true => Definitions::new(&self.request.dir).find(&e.network_id).map(|d| d.bridge()),
             false => Ok(BRIDGE.to_owned()),
@@ -197,6 +228,7 @@ impl Membership {
         self.names |= wants_names;
         self.warnings.extend(reply.warnings);
         if !reply.ports.is_empty() {
+            self.published.clone_from(&reply.ports);
             self.live.ports = reply.ports;
             lives.write(&self.live)?;
         }
@@ -394,6 +426,7 @@ impl Membership {
         }
         drop(alone);
         done?;
+        self.withdraw(&before);
         self.keep(lives)
     }
 
@@ -405,14 +438,17 @@ impl Membership {
             return Err(NetworkError::Endpoint { why });
         };
         let before = self.live.clone();
-        let _alone = lock(&self.request.env)?;
+        let alone = lock(&self.request.env)?;
         let gone = self.live.endpoints.remove(at);
         let mut route =
             Netlink::open(Protocol::Route).map_err(NetworkError::setup("open a netlink socket"))?;
         lan::release(&mut route, &[gone])?;
         let mut netns = self.open()?;
         lan::set_way_out(&mut netns, &before, &self.live)?;
-        lives.write(&self.live)
+        self.withdraw(&before);
+        lives.write(&self.live)?;
+        drop(alone);
+        self.keep(lives)
     }
 
     fn open(&self) -> Result<Netns, NetworkError> {

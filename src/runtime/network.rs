@@ -296,6 +296,9 @@ impl NetworkRequest {
                 found.record.id
             )));
         }
+        if rootless::state().is_some() {
+            return Err(NetworkError::Rootless { network: format!("container:{other}") }.into());
+        }
         let read = |path| read_in_container(pid, path).unwrap_or_default();
         Ok(Joined {
             network: Network::JoinPath(format!("/proc/{pid}/ns/net").into()),

@@ -39,7 +39,8 @@ impl Fleet {
     /// Starts a web server that says its own name.
     #[track_caller]
     pub(crate) fn web(&self, name: &str, flags: &[&str]) {
-        let script = format!("mkdir /w && echo {name} > /w/index.html && exec httpd -f -p '[::]:80' -h /w");
+        let script =
+            format!("mkdir -p /w && echo {name} > /w/index.html && exec httpd -f -p '[::]:80' -h /w");
         self.start(name, flags, &["busybox", "sh", "-c", &script]);
     }
 

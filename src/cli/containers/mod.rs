@@ -6,7 +6,7 @@ mod inspect;
 mod lifecycle;
 mod logs;
 mod port;
-mod prune;
+pub(super) mod prune;
 mod ps;
 mod remove;
 mod top;

@@ -5,6 +5,8 @@ mod create;
 mod list;
 mod remove;
 
+pub(super) use remove::prune_networks;
+
 use super::{CliError, CommandResult, Ctx};
 use crate::network::{NetEnv, NetworkError};
 use crate::runtime::network::networks;

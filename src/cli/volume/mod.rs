@@ -4,6 +4,8 @@ mod create;
 mod list;
 mod remove;
 
+pub(super) use remove::prune_volumes;
+
 use super::{CliError, CommandResult, Ctx};
 use crate::runtime::RunError;
 use crate::runtime::volumes::Volumes;
