@@ -241,7 +241,7 @@ fn a_killed_monitor_leaves_nothing_behind() {
     });
     eventually("interfaces and rules are gone", Duration::from_secs(20), || {
         fleet.space.rbuild(["ps", "-a"]).ok();
-        !traces().iter().any(|n| ours(n))
+        !traces().iter().any(ours)
     });
     assert_eq!(std::fs::read_dir(fleet.space.store().join("networks/live")).unwrap().count(), 0);
     // its place and port are free again
@@ -249,7 +249,7 @@ fn a_killed_monitor_leaves_nothing_behind() {
     fleet.web("web", &["--network", "lan", "-p", &format!("{port}:80")]);
     assert_eq!(get("127.0.0.1", port), "web\n");
     fleet.says(&["rm", "-f", "web"]);
-    assert!(!traces().iter().any(|n| ours(n)), "{:?}", traces());
+    assert!(!traces().iter().any(ours), "{:?}", traces());
     fleet.says(&["network", "rm", "lan"]);
 }
 

@@ -147,6 +147,17 @@ fn a_port_is_published_where_it_was_asked_for_and_as_long_as_the_container_runs(
 }
 
 #[test]
+fn a_network_may_say_where_ports_are_published() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.3", "lan"]);
+    fleet.web("web", &["-p", "80", "-p", "127.0.0.1::81", "--network", "lan"]);
+    let port = fleet.port("web", "80");
+    assert_eq!(fleet.says(&["port", "web", "80"]), format!("127.0.0.3:{port}"));
+    assert!(fleet.says(&["port", "web", "81"]).starts_with("127.0.0.1:"));
+    assert_eq!(get("127.0.0.3", port), "web\n");
+}
+
+#[test]
 fn a_port_survives_a_client_that_breaks_off() {
     let Some(fleet) = as_root() else { return };
     fleet.web("web", &["-p", "80"]);

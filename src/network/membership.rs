@@ -13,8 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ContainerPort, Definitions, DnsRequest, ExtraHost, HostDns, NetEnv, NetworkError, PortBinding,
-    PublishRequest, Reach,
+    ContainerPort, Definitions, DnsRequest, ExtraHost, HostDns, NetEnv, NetworkDefinition, NetworkError,
+    PortBinding, PublishRequest, Reach,
     bridge::{BRIDGE, lock},
     hosts_file,
     keeper::{HelperJob, Job, Keeper, NAME_SERVER, Private},
@@ -206,10 +206,16 @@ impl Membership {
             return Ok(());
         }
         let way_out = way_out.as_ref().or(self.live.endpoints.first());
-        let bridge = way_out.map(|e| match e.named {
-            true => Definitions::new(&self.request.dir).find(&e.network_id).map(|d| d.bridge()),
-            false => Ok(BRIDGE.to_owned()),
-        });
+        let definition = match way_out.filter(|e| e.named) {
+            Some(endpoint) => Some(Definitions::new(&self.request.dir).find(&endpoint.network_id)?),
+            None => None,
+        };
+        let binding = definition.as_ref().and_then(NetworkDefinition::binding);
+        let bind = |request: PublishRequest| {
+            let host_ip =
+                request.host_ip.or(binding).filter(|ip| !ip.is_unspecified() || request.host_ip.is_some());
+            PublishRequest { host_ip, ..request }
+        };
         let job = Job {
             id: self.live.id.clone(),
             name: self.live.name.clone(),
@@ -217,10 +223,10 @@ impl Membership {
             helper: None,
             netns: self.live.netns.clone(),
             rootless: false,
-            publish,
+            publish: publish.into_iter().map(bind).collect(),
             v4: way_out.and_then(|e| e.v4).map(|n| n.0),
             v6: way_out.and_then(|e| e.v6).map(|n| n.0),
-            bridge: bridge.transpose()?,
+            bridge: way_out.map(|_| definition.map_or_else(|| BRIDGE.to_owned(), |d| d.bridge())),
             names: wants_names.then(|| self.request.dns.servers.clone()),
         };
         let (keeper, reply) = Keeper::start(&job)?;

@@ -61,12 +61,17 @@ pub enum Cloned {
 /// Starts a copy of this process in new namespaces. The exit signal is SIGCHLD.
 ///
 /// Only for a process with one thread: the copy has only the calling one, and a lock that another held would stay held
-/// forever. Fails with `WouldBlock` when there are more.
+/// forever. Fails with `WouldBlock` when there are more, a moment later: a thread that has been joined is still in the
+/// kernel's list for some microseconds, on a busy machine longer.
 pub fn clone_process(flags: CloneFlags) -> io::Result<Cloned> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
-        return Err(io::Error::new(io::ErrorKind::WouldBlock, "a process with threads cannot be copied"));
+    const MOMENT: std::time::Duration = std::time::Duration::from_micros(500);
+    for _ in 0..400 {
+        if !std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+            return clone_alone(flags);
+        }
+        std::thread::sleep(MOMENT);
     }
-    clone_alone(flags)
+    Err(io::Error::new(io::ErrorKind::WouldBlock, "a process with threads cannot be copied"))
 }
 
 /// Like [`clone_process`], for a caller that has checked once that no thread was ever started here.

@@ -149,7 +149,7 @@ impl Datagrams {
         (!self.flows.is_empty()).then_some(SILENCE / 8)
     }
 
-    pub(super) fn from_client(
+    pub(super) fn client_spoke(
         &mut self,
         watch: &Watch,
         source: usize,
@@ -193,7 +193,7 @@ impl Datagrams {
         Ok(n)
     }
 
-    pub(super) fn from_server(&mut self, n: u64, sources: &[Source], buffer: &mut [u8]) {
+    pub(super) fn server_spoke(&mut self, n: u64, sources: &[Source], buffer: &mut [u8]) {
         let Some(flow) = self.flows.get_mut(&n) else { return };
         let Some(Source::Udp { listener, .. }) = sources.get(flow.source) else { return };
         for _ in 0..TURNS {

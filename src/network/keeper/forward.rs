@@ -122,13 +122,13 @@ pub(super) fn serve(end: BorrowedFd<'_>, sources: Vec<Source>) -> io::Result<()>
                 Token::Source(n) => match sources.get(n as usize) {
                     Some(Source::Tcp { listener, to }) => streams.accept(&watch, listener, *to),
                     Some(Source::Udp { listener, to }) => {
-                        datagrams.from_client(&watch, n as usize, listener, *to, &mut streams.buffer);
+                        datagrams.client_spoke(&watch, n as usize, listener, *to, &mut streams.buffer);
                     }
                     None => {}
                 },
                 Token::Client(n) => streams.event(&watch, n, 0, flags),
                 Token::Server(n) => streams.event(&watch, n, 1, flags),
-                Token::Flow(n) => datagrams.from_server(n, &sources, &mut streams.buffer),
+                Token::Flow(n) => datagrams.server_spoke(n, &sources, &mut streams.buffer),
             }
         }
         datagrams.forget_old_ones();

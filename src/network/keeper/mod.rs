@@ -182,6 +182,8 @@ impl Drop for Keeper {
 pub fn helper_main() -> Option<ExitCode> {
     let asked = std::env::args_os().next().is_some_and(|name| name == NAME);
     asked.then(|| {
+        // what `ps` shows; without it the name of the file that was executed, which says nothing
+        let _ = rustix::thread::set_name(c"rbuild-net");
         // nobody reads what it would say; the reply has told the parent
         let code = u8::from(serve().is_err());
         ExitCode::from(code)
