@@ -9,7 +9,7 @@
 //! **History and layers agree.** Other tools refuse an image whose lines with a layer are not as many as its layers. A
 //! step that changed nothing gets a line without layer; a base that breaks the rule is brought in line.
 
-use super::layers::CLAMP;
+use super::layers::{CLAMP, LAYERS_AT_ONCE};
 use super::time::{format_time, now, parse_time};
 use super::{Image, ImageError, Images, documents};
 use crate::digest::{ChainId, DiffId, Digest, ImageId, ResultId};
@@ -117,7 +117,15 @@ impl Images {
         results: &[ResultId],
         epoch: Option<i64>,
     ) -> Result<Vec<Option<NewLayer>>, ImageError> {
-        results.par_iter().map(|result| self.new_layer(result, epoch)).collect()
+        // a compressor uses all cores by itself
+        let at_once = if self.ahead.is_some() { LAYERS_AT_ONCE } else { results.len().max(1) };
+        let mut layers = Vec::with_capacity(results.len());
+        for some in results.chunks(at_once) {
+            let some: Result<Vec<_>, _> =
+                some.par_iter().map(|result| self.new_layer(result, epoch)).collect();
+            layers.extend(some?);
+        }
+        Ok(layers)
     }
 
     fn new_layer(&self, result: &ResultId, epoch: Option<i64>) -> Result<Option<NewLayer>, ImageError> {
@@ -127,7 +135,10 @@ impl Images {
             LayerInfo { diff_id: Some(diff_id), tar_size: Some(tar_size), .. } => (diff_id, tar_size),
             LayerInfo { blob, .. } => {
                 let files = self.layer_files(result)?;
-                let (diff_id, tar_size) = layer::diff_id(&files.diff, &|path| files.open(path), epoch)?;
+                let (diff_id, tar_size) = match &self.ahead {
+                    Some(ahead) => ahead.make(&result.to_string(), &files, epoch)?,
+                    None => layer::diff_id(&files.diff, &|path| files.open(path), epoch)?,
+                };
                 let info = LayerInfo {
                     diff_id: Some(diff_id.clone()),
                     tar_size: Some(tar_size),

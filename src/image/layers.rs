@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// On a layer that was built with SOURCE_DATE_EPOCH: the time that its modification times are lowered to.
 pub(super) const CLAMP: &str = "dev.rbuild.layer.epoch";
 
+/// Layers that are packed at the same time; with the compressors' own bounds it keeps memory below 100 MB on most machines.
+pub(super) const LAYERS_AT_ONCE: usize = 4;
+
 /// One layer of an image and where its bytes are.
 #[derive(Debug, Clone)]
 pub(super) struct LayerSource {
@@ -145,7 +148,13 @@ impl<W: Write> Hashing<W> {
     }
 
     pub(super) fn finish(self) -> (Digest, u64) {
-        (Digest::from_sha256(self.sum.finalize().into()), self.size)
+        let (_, digest, size) = self.into_parts();
+        (digest, size)
+    }
+
+    /// Gives the writer back, and digest and number of the bytes.
+    pub(super) fn into_parts(self) -> (W, Digest, u64) {
+        (self.inner, Digest::from_sha256(self.sum.finalize().into()), self.size)
     }
 }
 

@@ -11,6 +11,7 @@
 //! This room knows the store, the snapshots and the form of layers. It does not know Dockerfiles or how a step runs.
 
 mod adopt;
+mod ahead;
 mod assemble;
 mod base;
 mod documents;
@@ -60,6 +61,7 @@ use crate::store::{Lock, LockKind, Store};
 use documents::MANIFEST_LIMIT;
 use pending::is_pending;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Held shared while blobs are being used that no name may point to yet, exclusively while some are removed.
 const BLOB_LOCK: &str = "images.blobs";
@@ -69,6 +71,7 @@ const BLOB_LOCK: &str = "images.blobs";
 pub struct Images {
     store: Store,
     snapshots: Snapshots,
+    ahead: Option<Arc<ahead::Ahead>>,
 }
 
 /// An image with its documents.
@@ -119,7 +122,7 @@ pub fn chain_ids(config: &ImageConfig) -> Vec<ChainId> {
 impl Images {
     /// Opens the images of a store. Touches nothing.
     pub fn new(store: Store, snapshots: Snapshots) -> Self {
-        Self { store, snapshots }
+        Self { store, snapshots, ahead: None }
     }
 
     /// Finds an image by name, `name@digest`, image ID or the beginning of one; a name wins over an ID.

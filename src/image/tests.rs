@@ -352,6 +352,33 @@ fn two_stores_agree_when_there_is_an_epoch() {
 }
 
 #[test]
+fn layers_that_were_compressed_ahead_are_the_same() {
+    if skip() {
+        return;
+    }
+    let mut space = Space::new();
+    let base = space.import("base");
+    let plain = space.images.clone();
+    space.images = plain.exporting(Compression::Gzip(6)).unwrap();
+    let id = space.images.assemble(space.request(&base, &["app:v1"])).unwrap();
+    let image = space.images.get(&id).unwrap();
+    let format = ExportFormat::Oci { archive: true };
+    let ways = [Compression::Gzip(6), Compression::Gzip(1), Compression::Zstd(0), Compression::None];
+    let write = |space: &Space, name: &str| -> Vec<Vec<u8>> {
+        ways.iter()
+            .map(|how| fs::read(space.export_with(&image, format, name, Some(*how))).unwrap())
+            .collect()
+    };
+    let ahead = write(&space, "ahead.tar");
+    space.images = plain;
+    assert!(write(&space, "plain.tar") == ahead, "the archives differ");
+    // what waited is gone with whom it waited for
+    let left: Vec<_> =
+        fs::read_dir(space.path("store/tmp")).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("export")), "{left:?}");
+}
+
+#[test]
 fn squash_gives_one_layer_above_the_base() {
     if skip() {
         return;

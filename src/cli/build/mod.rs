@@ -64,6 +64,10 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     let processes = Arc::new(Processes::default());
     let stopping = processes.clone();
     let interrupt = Interrupt::watch(move || stopping.stop())?;
+    let images = match output::compression(&outputs) {
+        Some(how) => images.exporting(how)?,
+        None => images,
+    };
     let tools = Tools { store, snapshots, images: images.clone(), launcher, sink };
     let outcome = build::build(&request, tools, &processes);
     drop(live);

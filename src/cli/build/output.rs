@@ -5,13 +5,29 @@ use super::settings::Annotations;
 use crate::build::{BuildRequest, Built};
 use crate::cli::{CliError, CommandResult, Ctx, registry, talk, warnings};
 use crate::digest::ImageId;
-use crate::image::{Dest, ExportOptions, Image, Images, OutputKind, OutputSpec, PushKind, Target};
+use crate::image::{
+    Dest, ExportFormat, ExportOptions, Image, Images, OutputKind, OutputSpec, PushKind, Target,
+};
+use crate::layer::Compression;
 use crate::oci::Descriptor;
 use crate::reference::Reference;
 use crate::registry::Client;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
+
+/// Tells how new layers will be compressed, if they will be: by the first archive or push that is asked for.
+pub(super) fn compression(outputs: &[OutputSpec]) -> Option<Compression> {
+    let packs = |spec: &&OutputSpec| {
+        let format = match &spec.kind {
+            OutputKind::Export(format, _) => Some(format),
+            _ => None,
+        };
+        spec.push.is_some() || matches!(format, Some(ExportFormat::Oci { .. } | ExportFormat::Docker { .. }))
+    };
+    let first = outputs.iter().find(packs)?;
+    Some(first.options.compression.unwrap_or(Compression::Gzip(6)))
+}
 
 /// Writes an image out as one `--output` says; gives its manifest there, where there is one.
 pub(super) fn export(

@@ -3,7 +3,7 @@
 
 use super::ExportOptions;
 use crate::image::assemble::oci_layer_type;
-use crate::image::layers::{CLAMP, Hashing, LayerSource};
+use crate::image::layers::{CLAMP, Hashing, LAYERS_AT_ONCE, LayerSource};
 use crate::image::{Image, ImageError, Images};
 use crate::layer::{Compression, encoder};
 use crate::oci::{Descriptor, media_type};
@@ -14,9 +14,6 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-
-/// Layers that are packed at the same time; with the compressors' own bounds it keeps memory below 100 MB on most machines.
-const LAYERS_AT_ONCE: usize = 4;
 
 /// Images ready to be written.
 pub(super) struct Packed {
@@ -111,6 +108,11 @@ impl Images {
             Compression::Zstd(_) => media_type::LAYER_ZSTD,
         };
         let path = temp.path().join(source.descriptor.digest.encoded());
+        let ahead = self.ahead.as_ref().and_then(|ahead| ahead.find(&source.diff_id, compression));
+        if let Some(made) = ahead {
+            made.link(&path)?;
+            return Ok((describe(source, kind, made.digest, made.size), path));
+        }
         let fail = || ImageError::io("write", &path);
         let file = File::create_new(&path).map_err(fail())?;
         let out = Hashing::new(BufWriter::with_capacity(128 << 10, file));
