@@ -659,7 +659,7 @@ fn processor_time(args: &CreateFlags) -> Result<Option<u64>, CliError> {
     }
 }
 
-fn cpus(text: &str) -> Result<u64, CliError> {
+pub(super) fn cpus(text: &str) -> Result<u64, CliError> {
     let number: Option<f64> =
         text.parse().ok().filter(|n: &f64| n.is_finite() && (0.01..=100_000.0).contains(n));
     number

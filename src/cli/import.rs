@@ -80,7 +80,7 @@ fn open_input(file: &Path) -> Result<(Box<dyn Read + Send>, String), CliError> {
 }
 
 /// Plans a Dockerfile of the instructions on top of the config and takes the config that comes out.
-fn change(config: &mut ImageConfig, changes: &[String]) -> Result<(), String> {
+pub(super) fn change(config: &mut ImageConfig, changes: &[String]) -> Result<(), String> {
     let text = format!("FROM imported\n{}\n", changes.join("\n"));
     let show = |d: dockerfile::Diagnostic| d.render("--change", text.as_bytes(), false);
     let file = dockerfile::parse(text.as_bytes()).map_err(show)?;

@@ -248,6 +248,11 @@ impl Containers {
         Ok(self.store.write_atomic(&Self::rel(&record.id, "config.json"), &to_json(record)?, false)?)
     }
 
+    /// Keeps a changed record.
+    pub fn update(&self, record: &Record) -> Result<(), RunError> {
+        self.save_record(record)
+    }
+
     /// Writes what a container is now. Only for whoever holds its lock.
     pub(super) fn save_state(&self, id: &ContainerId, state: &State) -> Result<(), RunError> {
         Ok(self.store.write_atomic(&Self::rel(id, "state.json"), &to_json(state)?, false)?)

@@ -5,6 +5,7 @@
 //! what goes into it (config, mounts, network), carries terminal and signals, keeps logs, judges health. It knows
 //! nothing of Dockerfiles, registries or the command line's flags.
 
+pub mod archive;
 pub mod attach;
 mod client;
 mod config;
@@ -14,6 +15,7 @@ mod create;
 mod detach;
 pub mod env;
 mod error;
+pub mod files;
 pub mod health;
 pub mod log;
 mod monitor;

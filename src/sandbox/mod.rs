@@ -45,6 +45,7 @@ pub(crate) use launcher::sealed_self;
 pub use launcher::{Launcher, Running, Stdio};
 pub use nursery::Nursery;
 pub use probe::{Feature, probe, try_overlay};
+pub use rootfs::open_rootfs;
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
     RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,

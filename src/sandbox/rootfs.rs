@@ -58,6 +58,12 @@ pub(super) fn open(rootfs: &Rootfs, devices: bool, host: &Host) -> Setup<Root> {
     }
 }
 
+/// Mounts a root file system for this process alone, attached nowhere: it goes with the descriptor.
+pub fn open_rootfs(rootfs: &Rootfs) -> Result<OwnedFd, super::SandboxError> {
+    let root = open(rootfs, false, &Host::look()).map_err(super::SandboxError::Setup)?;
+    Ok(root.mount)
+}
+
 /// Mounts a stack of layers read-only, detached.
 pub(super) fn layers(lowers: &[PathBuf], host: &Host) -> Setup<OwnedFd> {
     let attributes = NODEV | MountAttrFlags::MOUNT_ATTR_RDONLY;

@@ -144,7 +144,7 @@ fn config(record: &Record) -> Value {
         "Hostname": record.hostname, "Domainname": record.domainname, "User": config.user,
         "AttachStdin": record.attached[0], "AttachStdout": record.attached[1], "AttachStderr": record.attached[2],
         "ExposedPorts": set(ports), "Tty": record.terminal, "OpenStdin": record.interactive,
-        "StdinOnce": record.stdin_once, "Env": texts(&config.env), "Cmd": list(command), "Image": record.image,
+        "StdinOnce": record.stdin_once, "Env": texts(&environment(record)), "Cmd": list(command), "Image": record.image,
         "Volumes": set(volumes), "WorkingDir": text(&config.workdir), "Entrypoint": list(entrypoint),
         "OnBuild": null, "Labels": config.labels, "StopSignal": signal_name(config.stop_signal),
     });
@@ -160,6 +160,14 @@ fn config(record: &Record) -> Value {
         }
     }
     out
+}
+
+/// Gives the variables that image and command line set, without those that every container gets at its start.
+pub(super) fn environment(record: &Record) -> Vec<Vec<u8>> {
+    let hostname = format!("HOSTNAME={}", record.hostname).into_bytes();
+    let own =
+        |entry: &&Vec<u8>| **entry != hostname && !(record.terminal && entry.as_slice() == b"TERM=xterm");
+    record.config.env.iter().filter(own).cloned().collect()
 }
 
 fn signal_name(number: i32) -> String {

@@ -1,8 +1,11 @@
 //! The commands about containers: at the top level, as docker has them, and as the group `container`.
 
 mod attach;
+mod copy;
+mod events;
 mod exec;
 mod inspect;
+mod layer;
 mod lifecycle;
 mod logs;
 mod port;
@@ -10,6 +13,7 @@ pub(super) mod prune;
 mod ps;
 mod remove;
 mod top;
+mod update;
 
 pub(super) use inspect::describe;
 
@@ -56,6 +60,18 @@ pub(super) enum ContainerCommand {
     Rm(remove::RmArgs),
     /// List containers
     Ps(ps::PsArgs),
+    /// Copy files between a container and the host
+    Cp(copy::CopyArgs),
+    /// List what a container has changed in its files
+    Diff(layer::DiffArgs),
+    /// Make an image of a container
+    Commit(Box<layer::CommitArgs>),
+    /// Write the files of a container as a tar
+    Export(layer::ExportArgs),
+    /// Change limits and restart policy of containers
+    Update(Box<update::UpdateArgs>),
+    /// Show what happens to containers
+    Events(events::EventsArgs),
 }
 
 /// The group `container`.
@@ -104,6 +120,12 @@ pub(super) fn run(command: &ContainerCommand, ctx: &Ctx) -> CommandResult {
         ContainerCommand::Port(args) => port::run(args, ctx),
         ContainerCommand::Rm(args) => remove::run(args, ctx),
         ContainerCommand::Ps(args) => ps::run(args, ctx),
+        ContainerCommand::Cp(args) => copy::run(args, ctx),
+        ContainerCommand::Diff(args) => layer::diff(args, ctx),
+        ContainerCommand::Commit(args) => layer::commit(args, ctx),
+        ContainerCommand::Export(args) => layer::export(args, ctx),
+        ContainerCommand::Update(args) => update::run(args, ctx),
+        ContainerCommand::Events(args) => events::run(args, ctx),
     }
 }
 
