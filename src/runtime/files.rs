@@ -1,9 +1,9 @@
 //! The files of a container from outside: its root directory, what has changed in it, and the image that it would make.
 
+use super::RunError;
 use super::client::Client;
 use super::containers::{Container, Containers};
 use super::record::MountSource;
-use super::{RunError, mounts};
 use crate::layer::{self, UnpackOptions};
 use crate::sandbox;
 use crate::snapshot::{Snapshots, StepRecord};
@@ -68,13 +68,16 @@ pub fn open_root(
         else {
             continue;
         };
-        let dir = match &mount.source {
-            MountSource::Bind { path, .. } => path.clone(),
-            MountSource::Volume { name, .. } => mounts::data_dir(containers.store(), name),
+        let (dir, rest) = match &mount.source {
+            MountSource::Bind { path, .. } => (path.clone(), rest.to_vec()),
+            MountSource::Volume { name, subpath, .. } => {
+                let data = containers.store().root().join("volumes").join(name).join("_data");
+                (data, [&subpath[..], b"/", rest].concat())
+            }
             _ => continue,
         };
         let dir = fsutil::open_dir(&dir).map_err(RunError::io(format!("open {}", dir.display())))?;
-        return Ok(Root { dir, path: TreePath::clean(rest), _lock: Some(lock) });
+        return Ok(Root { dir, path: TreePath::clean(&rest), _lock: Some(lock) });
     }
     let tree = snapshots.writable(&container.dir, &container.record.top)?;
     let dir = sandbox::open_rootfs(&tree.rootfs(true))?;
