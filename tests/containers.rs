@@ -367,6 +367,20 @@ fn ps_filters_and_formats() {
 }
 
 #[test]
+fn a_monitor_is_small() {
+    let space = TestSpace::new().with_busybox();
+    let id =
+        start(&space, &["--name", "box", "--health-cmd", "true", "--health-interval", "300ms"], "sleep 3600");
+    space.rbuild(["exec", "box", "true"]).ok();
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", monitor_of(&space, &id))).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap()
+    };
+    eventually("it takes less than 5 MiB when nothing happens", SOON, || resident() < 5 << 10);
+}
+
+#[test]
 fn an_init_reaps_what_others_leave() {
     let space = TestSpace::new().with_busybox();
     let script =

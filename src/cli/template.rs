@@ -1,49 +1,35 @@
-//! `--format`: the part of Go's templates that people use with docker, on JSON values.
+//! `--format`: Go's templates as people use them with docker, on JSON values.
 //!
-//! Understood are text, `{{.A.B}}`, `{{json .A}}`, `{{len .A}}`, `{{index .A "key"}}`, `{{join .A ","}}`, `{{upper .A}}`,
-//! `{{lower .A}}`, and `{{range .A}}...{{end}}`, `{{if .A}}...{{else}}...{{end}}`. All else is an error that says so, never a wrong output.
+//! Understood are text, fields (`.A.B`), `$` and variables, parentheses and pipelines, `if`, `else if`, `range` (also over
+//! key and value), `with`, and the functions listed in [`FUNCTIONS`]. All else is an error that says so, never a wrong output.
+
+mod eval;
+mod parse;
 
 use super::CliError;
+use parse::Node;
 use serde_json::Value;
+
+/// All functions; the last line is of docker's own.
+const FUNCTIONS: [&str; 24] = [
+    "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "len", "index", "slice", "print", "printf",
+    "println", "html", //
+    "json", "join", "split", "upper", "lower", "title", "truncate", "pad",
+];
 
 /// A parsed `--format`.
 #[derive(Debug)]
 pub(super) struct Template {
-    parts: Vec<Part>,
+    nodes: Vec<Node>,
     /// `table ...`: a head line and aligned columns.
     pub(super) table: bool,
 }
 
-#[derive(Debug)]
-enum Part {
-    Text(String),
-    Print(Call),
-    If(Call, Vec<Part>, Vec<Part>),
-    Range(Call, Vec<Part>, Vec<Part>),
-}
-
-#[derive(Debug)]
-struct Call {
-    function: Function,
-    /// Keys from the dot down.
-    path: Vec<String>,
-    argument: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Function {
-    Show,
-    Json,
-    Len,
-    Index,
-    Join,
-    Upper,
-    Lower,
-}
-
 fn bad(what: &str) -> CliError {
-    CliError::new(format!("--format: {what}"))
-        .hint("it takes {{.Field}}, {{json .Field}}, {{len .Field}}, {{index .Field \"key\"}}, {{join .Field \",\"}}, {{range}}, {{if}}, or the word json")
+    CliError::new(format!("--format: {what}")).hint(format!(
+        "it takes Go templates such as {{{{.Field}}}} or {{{{range .List}}}}{{{{.}}}}{{{{end}}}}, the word json, and the functions {}",
+        FUNCTIONS.join(" ")
+    ))
 }
 
 impl Template {
@@ -55,236 +41,22 @@ impl Template {
         };
         let text = if text == "json" { "{{json .}}" } else { text };
         let text = text.replace("\\t", "\t").replace("\\n", "\n");
-        let mut words = Words { rest: &text };
-        let (parts, end) = words.parts()?;
-        match end {
-            None => Ok(Self { parts, table }),
-            Some(word) => Err(bad(&format!("{{{{{word}}}}} without {{{{if}}}} or {{{{range}}}}"))),
-        }
+        Ok(Self { nodes: parse::template(&text)?, table })
     }
 
     /// Fills the template in.
     pub(super) fn render(&self, value: &Value) -> Result<String, CliError> {
-        let mut out = String::new();
-        render(&self.parts, value, &mut out)?;
-        Ok(out)
+        eval::render(&self.nodes, value)
     }
 
     /// Gives the fields by name, upper case, as the head of a table.
     pub(super) fn head(&self, title: &dyn Fn(&str) -> String) -> String {
-        let part = |part: &Part| match part {
-            Part::Text(text) => text.clone(),
-            Part::Print(call) => title(call.path.last().map_or("", String::as_str)),
-            Part::If(..) | Part::Range(..) => String::new(),
+        let node = |node: &Node| match node {
+            Node::Text(text) => text.clone(),
+            Node::Print(pipe) => pipe.last_field().map(|field| title(&field)).unwrap_or_default(),
+            _ => String::new(),
         };
-        self.parts.iter().map(part).collect()
-    }
-}
-
-struct Words<'a> {
-    rest: &'a str,
-}
-
-impl Words<'_> {
-    /// Reads to the end of the text or to an `end` or `else`, which is given.
-    fn parts(&mut self) -> Result<(Vec<Part>, Option<&'static str>), CliError> {
-        let mut parts = Vec::new();
-        while let Some((before, after)) = self.rest.split_once("{{") {
-            let (inside, after) = after.split_once("}}").ok_or_else(|| bad("}} is missing"))?;
-            self.rest = after;
-            let trims = inside.starts_with("- ");
-            let before = if trims { before.trim_end() } else { before };
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
-            }
-            if let Some(cut) = inside.strip_suffix(" -") {
-                self.rest = self.rest.trim_start();
-                let cut = cut.to_owned();
-                if let Some(end) = self.action(cut.trim_start_matches("- ").trim(), &mut parts)? {
-                    return Ok((parts, Some(end)));
-                }
-                continue;
-            }
-            let inside = inside.trim_start_matches("- ").trim().to_owned();
-            if let Some(end) = self.action(&inside, &mut parts)? {
-                return Ok((parts, Some(end)));
-            }
-        }
-        if !self.rest.is_empty() {
-            parts.push(Part::Text(std::mem::take(&mut self.rest).to_owned()));
-        }
-        Ok((parts, None))
-    }
-
-    fn action(&mut self, inside: &str, parts: &mut Vec<Part>) -> Result<Option<&'static str>, CliError> {
-        let (word, rest) = inside.split_once(' ').unwrap_or((inside, ""));
-        match word {
-            "end" => return Ok(Some("end")),
-            "else" if rest.is_empty() => return Ok(Some("else")),
-            "if" | "range" => {
-                let call = call(rest)?;
-                let (yes, end) = self.parts()?;
-                let (no, end) = match end {
-                    Some("else") => self.parts()?,
-                    other => (Vec::new(), other),
-                };
-                if end != Some("end") {
-                    return Err(bad("{{end}} is missing"));
-                }
-                parts.push(if word == "if" { Part::If(call, yes, no) } else { Part::Range(call, yes, no) });
-            }
-            _ => parts.push(Part::Print(call(inside)?)),
-        }
-        Ok(None)
-    }
-}
-
-fn call(text: &str) -> Result<Call, CliError> {
-    let unknown = || bad(&format!("{{{{{text}}}}} is not understood"));
-    let words = split(text).ok_or_else(unknown)?;
-    let (function, rest) = match words.first().map(String::as_str) {
-        Some("json") => (Function::Json, &words[1..]),
-        Some("len") => (Function::Len, &words[1..]),
-        Some("index") => (Function::Index, &words[1..]),
-        Some("join") => (Function::Join, &words[1..]),
-        Some("upper") => (Function::Upper, &words[1..]),
-        Some("lower") => (Function::Lower, &words[1..]),
-        _ => (Function::Show, &words[..]),
-    };
-    let takes_argument = matches!(function, Function::Index | Function::Join);
-    let (field, argument) = match rest {
-        [field] if !takes_argument => (field, None),
-        [field, argument] if takes_argument => {
-            let plain = argument.strip_prefix('"').map_or(argument.as_str(), |a| a.trim_end_matches('"'));
-            (field, Some(plain.to_owned()))
-        }
-        _ => return Err(unknown()),
-    };
-    let path = field.strip_prefix('.').ok_or_else(unknown)?;
-    let path: Vec<String> = path.split('.').filter(|k| !k.is_empty()).map(str::to_owned).collect();
-    if path.iter().any(|k| !k.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')) {
-        return Err(unknown());
-    }
-    Ok(Call { function, path, argument })
-}
-
-/// Splits at spaces that are not in quotation marks.
-fn split(text: &str) -> Option<Vec<String>> {
-    let mut words = vec![String::new()];
-    let mut quoted = false;
-    for c in text.chars() {
-        match c {
-            '"' => {
-                quoted = !quoted;
-                words.last_mut()?.push(c);
-            }
-            ' ' if !quoted => words.push(String::new()),
-            c => words.last_mut()?.push(c),
-        }
-    }
-    words.retain(|w| !w.is_empty());
-    (!quoted).then_some(words)
-}
-
-fn render(parts: &[Part], dot: &Value, out: &mut String) -> Result<(), CliError> {
-    for part in parts {
-        match part {
-            Part::Text(text) => out.push_str(text),
-            Part::Print(call) => out.push_str(&call.value(dot)?),
-            Part::If(call, yes, no) => {
-                let branch = if truth(call.field(dot)?) { yes } else { no };
-                render(branch, dot, out)?;
-            }
-            Part::Range(call, each, none) => match call.field(dot)? {
-                Value::Array(items) if !items.is_empty() => {
-                    for item in items {
-                        render(each, item, out)?;
-                    }
-                }
-                Value::Object(fields) if !fields.is_empty() => {
-                    for item in fields.values() {
-                        render(each, item, out)?;
-                    }
-                }
-                _ => render(none, dot, out)?,
-            },
-        }
-    }
-    Ok(())
-}
-
-impl Call {
-    fn field<'v>(&self, dot: &'v Value) -> Result<&'v Value, CliError> {
-        let mut at = dot;
-        for key in &self.path {
-            at = match at {
-                Value::Object(fields) => fields
-                    .get(key)
-                    .or_else(|| fields.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v))
-                    .ok_or_else(|| {
-                        let known: Vec<&str> = fields.keys().map(String::as_str).take(30).collect();
-                        bad(&format!("there is no field {key:?} ({})", known.join(", ")))
-                    })?,
-                Value::Null => return Ok(&Value::Null),
-                _ => return Err(bad(&format!("{key:?} is asked of what has no fields"))),
-            };
-        }
-        Ok(at)
-    }
-
-    fn value(&self, dot: &Value) -> Result<String, CliError> {
-        let field = self.field(dot)?;
-        let argument = self.argument.as_deref().unwrap_or_default();
-        Ok(match self.function {
-            Function::Show => show(field),
-            Function::Json => field.to_string(),
-            Function::Len => match field {
-                Value::Array(items) => items.len(),
-                Value::Object(fields) => fields.len(),
-                Value::String(text) => text.len(),
-                _ => 0,
-            }
-            .to_string(),
-            Function::Index => match (field, argument.parse::<usize>()) {
-                (Value::Array(items), Ok(at)) => {
-                    show(items.get(at).ok_or_else(|| bad(&format!("there is no element {at}")))?)
-                }
-                (Value::Object(fields), _) => fields.get(argument).map(show).unwrap_or_default(),
-                _ => String::new(),
-            },
-            Function::Join => match field {
-                Value::Array(items) => items.iter().map(show).collect::<Vec<_>>().join(argument),
-                _ => String::new(),
-            },
-            Function::Upper => show(field).to_uppercase(),
-            Function::Lower => show(field).to_lowercase(),
-        })
-    }
-}
-
-fn truth(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(b) => *b,
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    }
-}
-
-/// Prints as Go does: `[a b]` for a list, `map[a:1]` for a map.
-fn show(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let mut pairs: Vec<String> = fields.iter().map(|(k, v)| format!("{k}:{}", show(v))).collect();
-            pairs.sort();
-            format!("map[{}]", pairs.join(" "))
-        }
-        other => other.to_string(),
+        self.nodes.iter().map(node).collect()
     }
 }
 
@@ -294,9 +66,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn templates_are_filled_in() {
-        let value = json!({"Id": "sha256:1", "Config": {"Cmd": ["a", "b"], "Labels": {"x.y": "z"}, "User": ""},
-            "Size": 5, "None": null});
+    fn templates_print_as_go_does() {
+        let value = json!({
+            "Id": "sha256:1", "Size": 5, "None": null, "Yes": true, "Half": 1.5,
+            "Config": { "Cmd": ["a", "b"], "User": "", "Labels": { "x.y": "z" } },
+            "Ports": { "80/tcp": [{ "HostPort": "8080" }], "90/tcp": null },
+            "LabelMap": { "tier": "web" },
+        });
         for (template, want) in [
             ("plain", "plain"),
             ("{{.Id}}", "sha256:1"),
@@ -306,27 +82,71 @@ mod tests {
             ("{{index .Config.Labels \"x.y\"}}", "z"),
             ("{{index .Config.Cmd 1}}", "b"),
             ("{{join .Config.Cmd \", \"}}", "a, b"),
-            ("{{upper .Id}}", "SHA256:1"),
+            ("{{upper .Id}} {{title \"word\"}}", "SHA256:1 Word"),
             ("{{.Config.Labels}}", "map[x.y:z]"),
             ("{{range .Config.Cmd}}<{{.}}>{{end}}", "<a><b>"),
             ("{{range .Config.Labels}}{{.}}{{else}}none{{end}}", "z"),
+            ("{{range .None}}x{{else}}none{{end}}", "none"),
             ("{{if .Config.User}}u{{else}}no user{{end}}", "no user"),
+            ("{{if .None}}a{{else if .Yes}}b{{else}}c{{end}}", "b"),
             ("a {{- .Size -}} b", "a5b"),
             ("{{.None}}", "<nil>"),
+            (
+                "{{range $p, $c := .Ports}}{{$p}}={{if $c}}{{(index $c 0).HostPort}}{{end}};{{end}}",
+                "80/tcp=8080;90/tcp=;",
+            ),
+            ("{{(index (index .Ports \"80/tcp\") 0).HostPort}}", "8080"),
+            ("{{index .Ports \"80/tcp\" 0 \"HostPort\"}}", "8080"),
+            ("{{range $i, $e := .Config.Cmd}}{{$i}}{{$e}}{{end}}", "0a1b"),
+            ("{{with .Config}}{{.Cmd}}{{$.Size}}{{end}}", "[a b]5"),
+            ("{{$x := .Size}}{{$x}}", "5"),
+            ("{{.Config.Cmd | json}}", r#"["a","b"]"#),
+            ("{{json .Config.Cmd | len}}", "9"),
+            ("{{if and .Yes (eq .Size 5)}}y{{end}}", "y"),
+            ("{{if or .None (ne .Id \"x\")}}y{{end}}{{not .Yes}}", "yfalse"),
+            ("{{printf \"%s-%d %v %q\" .Id .Size .Yes \"q\"}}", "sha256:1-5 true \"q\""),
+            ("{{println .Size}}", "5\n"),
+            ("{{range split \"a,b\" \",\"}}{{.}}.{{end}}", "a.b."),
+            ("{{slice .Id 0 3}}{{truncate .Id 2}}", "shash"),
+            ("{{.Label \"tier\"}}{{.Label \"none\"}}", "web"),
+            ("{{/* a comment */}}x", "x"),
+            ("{{`raw`}}{{.Half}}{{gt .Size 4}}", "raw1.5true"),
         ] {
-            assert_eq!(Template::parse(template).unwrap().render(&value).unwrap(), want, "{template}");
+            let got = Template::parse(template).and_then(|t| t.render(&value)).map_err(|e| e.message);
+            assert_eq!(got.as_deref(), Ok(want), "{template}");
         }
         assert!(Template::parse("json").unwrap().render(&value).unwrap().starts_with("{\"Id\""));
     }
 
     #[test]
     fn what_is_not_understood_is_said() {
-        for template in
-            ["{{.Id", "{{end}}", "{{if .A}}x", "{{printf \"%s\" .Id}}", "{{Id}}", "{{.A | json}}", "{{}}"]
-        {
+        for template in [
+            "{{.Id",
+            "{{end}}",
+            "{{if .A}}x",
+            "{{what .Id}}",
+            "{{Id}}",
+            "{{}}",
+            "{{.A | }}",
+            "{{(.A}}",
+            "{{\"x}}",
+            "{{range $a, .B}}{{end}}",
+            "{{else}}",
+        ] {
             assert!(Template::parse(template).is_err(), "{template}");
         }
         let error = Template::parse("{{.Idd}}").unwrap().render(&json!({"Id": 1})).unwrap_err();
         assert!(error.message.contains("no field \"Idd\" (Id)"), "{}", error.message);
+        for template in ["{{index .L 5}}", "{{.L.x}}", "{{$y}}", "{{len 5}}", "{{printf \"%z\" 1}}"] {
+            let got = Template::parse(template).and_then(|t| t.render(&json!({"L": [1]})));
+            assert!(got.is_err(), "{template}");
+        }
+    }
+
+    #[test]
+    fn a_table_has_a_head() {
+        let template = Template::parse("table {{.ID}}\\t{{.Names}}").unwrap();
+        assert!(template.table);
+        assert_eq!(template.head(&|field| field.to_uppercase()), "ID\tNAMES");
     }
 }

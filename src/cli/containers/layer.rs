@@ -128,7 +128,7 @@ fn container_config(config: &mut ImageConfig, record: &Record) {
     let list = |words: &[Vec<u8>]| (!words.is_empty()).then(|| words.iter().map(text).collect::<Vec<_>>());
     let inner = &mut config.config;
     (inner.entrypoint, inner.cmd) = (list(entrypoint), list(command));
-    inner.env = super::inspect::environment(record).iter().map(|entry| text(entry)).collect();
+    inner.env = super::inspect::environment(record).iter().map(text).collect();
     inner.user.clone_from(&own.user);
     inner.labels.clone_from(&own.labels);
     if own.workdir != b"/" || !inner.working_dir.is_empty() {

@@ -12,6 +12,7 @@ mod port;
 pub(super) mod prune;
 mod ps;
 mod remove;
+mod stats;
 mod top;
 mod update;
 
@@ -70,6 +71,8 @@ pub(super) enum ContainerCommand {
     Export(layer::ExportArgs),
     /// Change limits and restart policy of containers
     Update(Box<update::UpdateArgs>),
+    /// Show what containers use of the machine
+    Stats(stats::StatsArgs),
     /// Show what happens to containers
     Events(events::EventsArgs),
 }
@@ -125,6 +128,7 @@ pub(super) fn run(command: &ContainerCommand, ctx: &Ctx) -> CommandResult {
         ContainerCommand::Commit(args) => layer::commit(args, ctx),
         ContainerCommand::Export(args) => layer::export(args, ctx),
         ContainerCommand::Update(args) => update::run(args, ctx),
+        ContainerCommand::Stats(args) => stats::run(args, ctx),
         ContainerCommand::Events(args) => events::run(args, ctx),
     }
 }

@@ -114,6 +114,8 @@ struct Monitor {
     /// It is stopped to be started again by a command, so `--rm` does not count.
     again: bool,
     size: Option<(u16, u16)>,
+    /// Memory has been given back since the last event.
+    settled: bool,
 }
 
 impl Monitor {
@@ -160,6 +162,7 @@ impl Monitor {
             kill_at: None,
             again: false,
             size: None,
+            settled: false,
         })
     }
 

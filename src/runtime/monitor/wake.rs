@@ -30,6 +30,9 @@ impl Signals {
     }
 }
 
+/// Quiet of this length is taken for the beginning of a long sleep.
+const SETTLE: Duration = Duration::from_millis(150);
+
 /// Who has something to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -48,7 +51,14 @@ impl Monitor {
     /// Sleeps until something happens, and does what it asks for.
     pub(super) fn wait(&mut self) {
         let events = match self.sleep() {
-            Ok(events) => events,
+            Ok(Some(events)) => {
+                self.settled = false;
+                events
+            }
+            Ok(None) => {
+                self.settled = true;
+                return;
+            }
             Err(rustix::io::Errno::INTR) => return,
             Err(_) => {
                 // memory is short; the process is still there to be waited for
@@ -74,7 +84,8 @@ impl Monitor {
         self.end_life_if_over();
     }
 
-    fn sleep(&self) -> Result<Vec<(Who, PollFlags)>, rustix::io::Errno> {
+    /// Gives who has something to say; `None` when nobody has for a while.
+    fn sleep(&self) -> Result<Option<Vec<(Who, PollFlags)>>, rustix::io::Errno> {
         let mut whom: Vec<(Who, BorrowedFd<'_>, PollFlags)> = Vec::new();
         if let Some(listener) = &self.listener {
             whom.push((Who::Listener, listener.as_fd(), PollFlags::IN));
@@ -118,13 +129,24 @@ impl Monitor {
         let mut fds: Vec<PollFd<'_>> =
             whom.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         let timeout = self.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        // before a long sleep memory is given back
+        let long = timeout.is_none_or(|left| left > SETTLE);
+        if long && !self.settled {
+            let wait = Timespec { tv_sec: 0, tv_nsec: SETTLE.as_nanos() as i64 };
+            if poll(&mut fds, Some(&wait))? == 0 {
+                crate::sys::process::forget_code();
+                return Ok(None);
+            }
+            let ready = whom.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+            return Ok(Some(ready.map(|((who, ..), fd)| (*who, fd.revents())).collect()));
+        }
         let timeout = timeout.map(|left| Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
         });
         poll(&mut fds, timeout.as_ref())?;
         let ready = whom.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-        Ok(ready.map(|((who, ..), fd)| (*who, fd.revents())).collect())
+        Ok(Some(ready.map(|((who, ..), fd)| (*who, fd.revents())).collect()))
     }
 
     fn next_deadline(&self) -> Option<Instant> {
