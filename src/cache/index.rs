@@ -93,12 +93,13 @@ fn unseal(sealed: &[u8]) -> Option<Vec<u8>> {
 
 enum State {
     Closed,
-    Opening(JoinHandle<Option<Session>>),
+    /// A thread writes what was learnt; it gives the session back.
+    Learning(JoinHandle<Option<Session>>),
     Open(Session),
     Without,
 }
 
-/// The index of a store as one process uses it: opened when first asked, or before that beside other work.
+/// The index of a store as one process uses it: opened when first asked.
 pub struct Index {
     dir: PathBuf,
     records: Records,
@@ -111,21 +112,12 @@ impl Index {
         Self { dir, records, state: Mutex::new(State::Closed) }
     }
 
-    /// Starts to open it on a thread of its own.
-    pub fn open_beside(&self) {
-        let mut state = self.lock();
-        if matches!(*state, State::Closed) {
-            let (dir, records) = (self.dir.clone(), self.records.clone());
-            *state = State::Opening(std::thread::spawn(move || open(&dir, &records)));
-        }
-    }
-
     /// Ends the session, so that other processes get the index while this one runs commands.
     pub fn close(&self) {
         let mut state = self.lock();
         let old = std::mem::replace(&mut *state, State::Closed);
         let old = match old {
-            State::Opening(thread) => thread.join().ok().flatten().map_or(State::Without, State::Open),
+            State::Learning(thread) => thread.join().ok().flatten().map_or(State::Without, State::Open),
             other => other,
         };
         guarded(move || drop(old));
@@ -139,7 +131,7 @@ impl Index {
         let mut state = self.lock();
         let opened = match std::mem::replace(&mut *state, State::Without) {
             State::Closed => open(&self.dir, &self.records),
-            State::Opening(thread) => thread.join().ok().flatten(),
+            State::Learning(thread) => thread.join().ok().flatten(),
             State::Open(session) => Some(session),
             State::Without => None,
         };
@@ -157,6 +149,28 @@ impl Index {
         }
     }
 
+    /// Does the same on a thread of its own, which is waited for when the index is used again or dropped: opening sled and
+    /// waiting for the disk take longer than all else that remains to be done at the end of a build.
+    pub fn learn_beside(&self, learnt: Vec<StepRecord>) {
+        if learnt.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut *state, State::Without);
+        let (dir, records) = (self.dir.clone(), self.records.clone());
+        *state = State::Learning(std::thread::spawn(move || {
+            let session = match before {
+                State::Closed => open(&dir, &records),
+                State::Learning(thread) => thread.join().ok().flatten(),
+                State::Open(session) => Some(session),
+                State::Without => None,
+            }?;
+            session.learn(&learnt);
+            guarded(|| session.db.flush().ok());
+            Some(session)
+        }));
+    }
+
     /// Finds the result of a key and when it was last used, in seconds since the epoch.
     pub fn result(&self, key: &CacheKey) -> Option<(ResultId, u64)> {
         let value = self.with(|s| s.get(KEYS, &key.0))?;
@@ -172,14 +186,16 @@ impl Index {
 
 impl Drop for Index {
     fn drop(&mut self) {
-        let state = std::mem::replace(&mut *self.lock(), State::Without);
+        let state = match std::mem::replace(&mut *self.lock(), State::Without) {
+            State::Learning(thread) => thread.join().ok().flatten().map_or(State::Without, State::Open),
+            state => state,
+        };
         match state {
             // sled would write and sync what nobody changed, which takes longer than the rest of a cached build; the
             // kernel lets go of its lock when the process ends
             State::Open(session) if !session.dirty.get() => std::mem::forget(session),
             State::Open(session) => drop(guarded(move || drop(session))),
-            // a thread that is still opening it has changed nothing either
-            State::Opening(_) | State::Closed | State::Without => {}
+            State::Learning(_) | State::Closed | State::Without => {}
         }
     }
 }
@@ -285,7 +301,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (index, _) = index(dir.path());
         assert_eq!(index.result(&CacheKey([1; 32])), None);
-        index.learn(&[record(1), record(2)]);
+        index.learn(&[record(1)]);
+        index.learn_beside(vec![record(2)]);
         index.close();
         assert_eq!(index.result(&CacheKey([1; 32])), Some((ResultId([101; 32]), 1)));
         assert_eq!(index.nearest("place"), Some(CacheKey([2; 32])));

@@ -49,7 +49,7 @@ pub fn solve(graph: &BuildGraph, env: &BuildEnv, processes: &Processes) -> Resul
     };
     let results = schedule::run(graph, env.jobs, &solver);
     let learnt = solver.learnt.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    env.index.learn(&learnt);
+    env.index.learn_beside(learnt);
     // the folder is for people; a build does not fail for it
     let _ = env.folder.finish();
     let keys = solver.keys.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
