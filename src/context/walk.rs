@@ -20,6 +20,8 @@ use std::os::unix::ffi::OsStrExt;
 
 /// From so many names on, a directory is looked at in parts, at the same time.
 const PART: usize = 512;
+/// So many directories are entered before what is in them is moved to its place: a walk shall not need room for all twice.
+const WINDOW: usize = 64;
 /// Bytes for the names that the kernel gives at once.
 const NAMES: usize = 32 << 10;
 
@@ -96,28 +98,40 @@ impl BuildContext {
 
     fn subtree(&self, dir: &TreePath, verdict: Verdict, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
         let listed = self.list_dir(dir, verdict)?;
-        let goes = |item: &&Listed| item.found.entry.node == SourceNode::Dir && enter(&item.found.path);
-        let dirs: Vec<&Listed> = listed.iter().filter(goes).collect();
-        let below = |item: &&Listed| {
-            Ok((item.found.path.clone(), self.subtree(&item.found.path, item.verdict, enter)?))
-        };
-        let mut below = match &dirs[..] {
-            [] => return Ok(listed.into_iter().filter(|i| !i.excluded).map(|i| i.found).collect()),
-            [one] => vec![below(one)?],
-            many => many.par_iter().map(below).collect::<io::Result<Vec<_>>>()?,
+        let goes = |item: &Listed| item.found.entry.node == SourceNode::Dir && enter(&item.found.path);
+        let dirs: Vec<usize> = (0..listed.len()).filter(|at| goes(&listed[*at])).collect();
+        if dirs.is_empty() {
+            return Ok(listed.into_iter().filter_map(Listed::kept).collect());
         }
-        .into_iter()
-        .peekable();
+        let mut listed: Vec<Option<Listed>> = listed.into_iter().map(Some).collect();
         let mut out = Vec::with_capacity(listed.len());
-        for Listed { found, excluded, .. } in listed {
-            let inside = below.next_if(|(path, _)| *path == found.path).map(|(_, inside)| inside);
-            if excluded && inside.as_ref().is_none_or(Vec::is_empty) {
-                continue;
+        let mut next = 0;
+        for window in dirs.chunks(WINDOW) {
+            let below = |at: &usize| match &listed[*at] {
+                Some(item) => self.subtree(&item.found.path, item.verdict, enter),
+                None => Ok(Vec::new()),
+            };
+            let below: Vec<Vec<Walked>> = match window {
+                [one] => vec![below(one)?],
+                many => many.par_iter().map(below).collect::<io::Result<_>>()?,
+            };
+            for (at, inside) in window.iter().zip(below) {
+                out.extend(listed[next..*at].iter_mut().filter_map(Option::take).filter_map(Listed::kept));
+                let item = listed[*at].take();
+                next = at + 1;
+                out.extend(item.filter(|item| !item.excluded || !inside.is_empty()).map(|item| item.found));
+                out.extend(inside);
             }
-            out.push(found);
-            out.extend(inside.unwrap_or_default());
         }
+        out.extend(listed[next..].iter_mut().filter_map(Option::take).filter_map(Listed::kept));
         Ok(out)
+    }
+}
+
+impl Listed {
+    /// Gives what is there unless the rules exclude it.
+    fn kept(self) -> Option<Walked> {
+        (!self.excluded).then_some(self.found)
     }
 }
 
