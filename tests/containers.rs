@@ -367,17 +367,21 @@ fn ps_filters_and_formats() {
 }
 
 #[test]
-fn a_monitor_is_small() {
+fn a_monitor_takes_little_memory_of_its_own() {
     let space = TestSpace::new().with_busybox();
     let id =
         start(&space, &["--name", "box", "--health-cmd", "true", "--health-interval", "300ms"], "sleep 3600");
     space.rbuild(["exec", "box", "true"]).ok();
-    let resident = || {
+    // Code is shared by all monitors and belongs to the page cache; how much of it is resident depends on the build.
+    let own = || {
         let status = fs::read_to_string(format!("/proc/{}/status", monitor_of(&space, &id))).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap().to_owned();
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap()
     };
-    eventually("it takes less than 5 MiB when nothing happens", SOON, || resident() < 5 << 10);
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(own() < 3 << 10, "{} KiB", own());
+    }
 }
 
 #[test]
