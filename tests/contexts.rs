@@ -8,8 +8,9 @@ use std::fs;
 use std::io::Write;
 
 use common::git::Repository;
+use common::git_http::{self, GitHttp};
 use common::http::Server;
-use common::{TestSpace, root_or_skip};
+use common::{TestSpace, root_or_skip, tools_or_skip};
 
 fn busybox() -> TestSpace {
     TestSpace::new().with_busybox()
@@ -215,6 +216,34 @@ fn a_git_repository_is_a_context() {
     let named = space.dockerfile("FROM busybox\nCOPY --from=src sub/f /f\n");
     space.build(&named, &["-t", "named", "--build-context", &format!("src={url}#v1")]).ok();
     assert_eq!(space.stdout_of("named", &["cat", "/f"]), "one\n");
+}
+
+#[test]
+fn a_git_repository_over_http_brings_its_submodules() {
+    if !root_or_skip() || !tools_or_skip(&["git"]) {
+        return;
+    }
+    let space = busybox();
+    let base = space.mkdir("served");
+    git_http::repository(base.join("part"), &[("p", "of the part\n")], &[]);
+    let files = [("Dockerfile", "FROM busybox\nCOPY . /c/\n"), ("own", "of the app\n")];
+    // the address is relative, so it works wherever both are served
+    let part = base.join("part").display().to_string();
+    let add = ["submodule", "add", "-q", "--", &part, "lib"];
+    let relative = ["config", "-f", ".gitmodules", "submodule.lib.url", "../part"];
+    git_http::repository(base.join("app.git"), &files, &[&add, &relative]);
+    let server = GitHttp::serve(&base);
+    let url = server.url("app.git");
+    space.rbuild(["build", "-t", "app", &url]).ok();
+    assert_eq!(space.stdout_of("app", &["cat", "/c/own", "/c/lib/p"]), "of the app\nof the part\n");
+    assert_eq!(space.stdout_of("app", &["find", "/c", "-name", ".git"]), "");
+    space.rbuild(["build", "-t", "app", &format!("{url}?submodules=false")]).ok();
+    assert_eq!(space.stdout_of("app", &["find", "/c/lib"]), "/c/lib\n");
+
+    let context = space.dockerfile(&format!("FROM busybox\nADD {url} /a/\n"));
+    space.build(&context, &["-t", "added"]).ok();
+    assert_eq!(space.stdout_of("added", &["cat", "/a/lib/p"]), "of the part\n");
+    space.rbuild(["build", &server.url("none.git")]).refuses(1, &["none.git"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub(crate) mod docker;
 pub(crate) mod flat;
 pub(crate) mod fleet;
 pub(crate) mod git;
+pub(crate) mod git_http;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod progress;

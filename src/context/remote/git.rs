@@ -61,7 +61,9 @@ pub fn checkout(
             .map_err(keep)?
             .is_some()
     {
-        git.run(["submodule", "update", "-q", "--init", "--recursive", "--depth=1"])?;
+        // addresses of submodules may be relative to that of the remote; it is told here and kept nowhere
+        let origin = format!("remote.origin.url={}", source.remote);
+        git.run(["-c", &origin, "submodule", "update", "-q", "--init", "--recursive", "--depth=1"])?;
     }
     let time = match source.commit_mtime {
         true => git.time_of(commit)?,
