@@ -195,7 +195,7 @@ fn environment_directory_and_user_are_the_specs() {
     spec.process.env.push(b"A=b c".to_vec());
     spec.process.user = "app".into();
     let text = output(&spec);
-    let want = "/tmp\nuid=1000(app) gid=1001(app) groups=10(wheel)\nA=b c\nHOME=/home/app\nPATH=/bin\nPWD=/tmp\nSHLVL=1\n\
+    let want = "/tmp\nuid=1000(app) gid=1001(app) groups=10(wheel),1001(app)\nA=b c\nHOME=/home/app\nPATH=/bin\nPWD=/tmp\nSHLVL=1\n\
                 0022\ntesthost\n";
     assert_eq!(text, want);
 

@@ -97,8 +97,8 @@ fn set_ids(who: &Identity) -> Setup<()> {
     }
     };
     match nix::unistd::setgroups(&groups) {
-        // Forbidden with a single mapped id; then there are no other groups to be rid of or to get.
-        Err(nix::Error::EPERM) if groups.is_empty() => {}
+        // Forbidden with a single mapped id; then there are no other groups to be rid of or to get than the own one.
+        Err(nix::Error::EPERM) if groups.iter().all(|g| *g == gid) => {}
         other => other.doing(|| format!("set the groups {:?}", who.groups)).map_err(unmapped)?,
     }
     nix::unistd::setresgid(gid, gid, gid).doing(|| format!("become group {}", who.gid)).map_err(unmapped)?;
