@@ -150,7 +150,9 @@ fn always_means_until_somebody_stops_it() {
         )
         .unwrap();
         eventually("it is back", SOON, || {
-            field(&space, "{{.State.Status}}") == "running" && field(&space, "{{.State.Pid}}") != pid
+            // both in one look: between two it may go on to the next state
+            let now = field(&space, "{{.State.Status}} {{.State.Pid}}");
+            now.starts_with("running ") && now != format!("running {pid}")
         });
     }
     space.rbuild(["kill", "box"]).ok();
