@@ -4,10 +4,10 @@
 //! the bytes are checked against the diff ID. What is made here is known by its diff ID and goes away with the last [`Images`]
 //! that [`Images::exporting`] gave.
 
-use super::layers::{Hashing, LayerFiles};
+use super::layers::LayerFiles;
 use super::{ImageError, Images};
 use crate::digest::{DiffId, Digest};
-use crate::layer::{Compression, encoder, write_tar};
+use crate::layer::{Compression, Hashing, encoder, write_tar};
 use crate::store::TempDir;
 use std::collections::HashMap;
 use std::fs::File;

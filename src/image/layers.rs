@@ -1,12 +1,11 @@
 //! The bytes of an image's layers: from the blob where there is one, else made from the snapshot, checked to the end.
 
 use super::{Image, ImageError, Images};
-use crate::digest::{DiffId, Digest, ResultId};
-use crate::layer::{self, write_tar};
+use crate::digest::{DiffId, ResultId};
+use crate::layer::{self, Hashing, write_tar};
 use crate::oci::Descriptor;
 use crate::snapshot::LayerDirs;
 use crate::tree::{Diff, TreePath};
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -132,41 +131,5 @@ pub(super) fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<u64, Image
         };
         to.write_all(&buffer[..n]).map_err(ImageError::write("a layer"))?;
         done += n as u64;
-    }
-}
-
-/// A writer that knows what went through it.
-pub(super) struct Hashing<W: Write> {
-    pub(super) inner: W,
-    sum: Sha256,
-    size: u64,
-}
-
-impl<W: Write> Hashing<W> {
-    pub(super) fn new(inner: W) -> Self {
-        Self { inner, sum: Sha256::new(), size: 0 }
-    }
-
-    pub(super) fn finish(self) -> (Digest, u64) {
-        let (_, digest, size) = self.into_parts();
-        (digest, size)
-    }
-
-    /// Gives the writer back, and digest and number of the bytes.
-    pub(super) fn into_parts(self) -> (W, Digest, u64) {
-        (self.inner, Digest::from_sha256(self.sum.finalize().into()), self.size)
-    }
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.sum.update(&buf[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }

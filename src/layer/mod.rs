@@ -11,6 +11,7 @@
 pub mod compress;
 mod gzip;
 mod hash;
+mod hashing;
 mod read_ahead;
 mod scan;
 mod sniff;
@@ -21,6 +22,7 @@ pub mod whiteout;
 
 pub use compress::{Compression, Encoder, Format, decoder, encoder};
 pub use hash::hash_file;
+pub use hashing::Hashing;
 pub use read_ahead::{Unpacked, unpack_blob};
 pub use scan::{ScanOptions, scan};
 pub use sniff::{BLOCK, begins_archive, is_tar_header};

@@ -2,11 +2,10 @@
 
 use super::ShareError;
 use super::document::LayerEntry;
-use crate::digest::{DiffId, Digest};
-use crate::layer::{Compression, encoder, write_tar};
+use crate::digest::DiffId;
+use crate::layer::{Compression, Hashing, encoder, write_tar};
 use crate::oci::{Descriptor, media_type};
 use crate::tree::{Diff, TreePath};
-use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -26,11 +25,11 @@ pub(super) fn pack(
 ) -> Result<LayerEntry, ShareError> {
     let fail = || ShareError::io("write", into);
     let file = File::create_new(into).map_err(fail())?;
-    let blob = encoder(Summed::new(BufWriter::with_capacity(BUFFER, file)), how).map_err(fail())?;
-    let mut tar = Summed::new(blob);
+    let blob = encoder(Hashing::new(BufWriter::with_capacity(BUFFER, file)), how).map_err(fail())?;
+    let mut tar = Hashing::new(blob);
     write_tar(diff, open, None, &mut tar)?;
-    let (blob, diff_id, tar_size) = tar.finish();
-    let (mut file, digest, size) = blob.finish().map_err(fail())?.finish();
+    let (blob, diff_id, tar_size) = tar.into_parts();
+    let (mut file, digest, size) = blob.finish().map_err(fail())?.into_parts();
     file.flush().map_err(fail())?;
     let kind = match how {
         Compression::None => media_type::LAYER_TAR,
@@ -40,34 +39,4 @@ pub(super) fn pack(
     let media_type = kind.to_owned();
     let blob = Descriptor { media_type, digest, size, annotations: Default::default(), platform: None };
     Ok(LayerEntry { blob, diff_id: DiffId(diff_id), tar_size: Some(tar_size) })
-}
-
-/// A writer that knows what went through it.
-struct Summed<W: Write> {
-    inner: W,
-    sum: Sha256,
-    size: u64,
-}
-
-impl<W: Write> Summed<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, sum: Sha256::new(), size: 0 }
-    }
-
-    fn finish(self) -> (W, Digest, u64) {
-        (self.inner, Digest::from_sha256(self.sum.finalize().into()), self.size)
-    }
-}
-
-impl<W: Write> Write for Summed<W> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.sum.update(&buf[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }

@@ -3,9 +3,9 @@
 
 use super::ExportOptions;
 use crate::image::assemble::oci_layer_type;
-use crate::image::layers::{CLAMP, Hashing, LAYERS_AT_ONCE, LayerSource};
+use crate::image::layers::{CLAMP, LAYERS_AT_ONCE, LayerSource};
 use crate::image::{Image, ImageError, Images};
-use crate::layer::{Compression, encoder};
+use crate::layer::{Compression, Hashing, encoder};
 use crate::oci::{Descriptor, media_type};
 use crate::reference::Reference;
 use crate::store::TempDir;

@@ -217,7 +217,7 @@ impl Images {
         let known = self.snapshots.layer(&result)?.blob.is_some_and(|b| b.digest == blob.digest);
         if !known && blob.digest != diff_id.0 {
             let mut tar = decoder(Box::new(file)).map_err(LayerError::Read)?;
-            let mut sum = super::layers::Hashing::new(io::sink());
+            let mut sum = crate::layer::Hashing::new(io::sink());
             copy(&mut tar, &mut sum)?;
             let found = DiffId(sum.finish().0);
             if found != *diff_id {
