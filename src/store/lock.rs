@@ -16,10 +16,19 @@ pub enum LockKind {
 }
 
 /// A held lock; dropping it gives it back.
+///
+/// It is given back in so many words: closing our descriptor would leave it to any process that another thread has
+/// just forked and that has not reached its exec yet.
 #[derive(Debug)]
 pub struct Lock {
-    // closing the last descriptor of the open file releases the lock
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // what cannot be given back now goes when the last descriptor is closed
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -35,7 +44,7 @@ impl Lock {
         };
         loop {
             match flock(&file, how) {
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file }),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -45,12 +54,12 @@ impl Lock {
     pub(super) fn attempt(path: &Path, kind: LockKind) -> Result<Option<Self>, StoreError> {
         let file = open(path)?;
         let held = try_flock(&file, kind).map_err(StoreError::io("lock", path))?;
-        Ok(held.then_some(Self { _file: file }))
+        Ok(held.then_some(Self { file }))
     }
 
     /// Locks an open file or directory if it is free.
     pub(crate) fn on(file: File, kind: LockKind) -> io::Result<Option<Self>> {
-        Ok(try_flock(&file, kind)?.then_some(Self { _file: file }))
+        Ok(try_flock(&file, kind)?.then_some(Self { file }))
     }
 }
 
@@ -76,4 +85,23 @@ fn open(path: &Path) -> Result<File, StoreError> {
         // on a read-only store a lock that exists can still be taken
         .or_else(|e| File::open(path).map_err(|_| e))
         .map_err(StoreError::io("open the lock", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_elsewhere_does_not_keep_what_was_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let file = open(&path).unwrap();
+        // what a process forked in between has
+        let copy = file.try_clone().unwrap();
+        let lock = Lock::on(file, LockKind::Exclusive).unwrap().unwrap();
+        assert!(Lock::attempt(&path, LockKind::Shared).unwrap().is_none());
+        drop(lock);
+        assert!(Lock::attempt(&path, LockKind::Exclusive).unwrap().is_some());
+        drop(copy);
+    }
 }
