@@ -153,6 +153,19 @@ fn a_container_cannot_lead_cp_out_of_it() {
     }
 }
 
+/// A look at the files of a stopped container once mounted them in a way that kept it from starting.
+#[test]
+fn a_stopped_container_starts_after_cp_and_export() {
+    let space = TestSpace::new().with_busybox();
+    space.rbuild(["create", "--name", "box", "--network", "none", "busybox", "cat", "/note"]).ok();
+    let note = space.write("note", "kept\n");
+    for _ in 0..2 {
+        space.rbuild(["cp", note.to_str().unwrap(), "box:/"]).ok();
+        space.rbuild(["export", "-o", space.path("out.tar").to_str().unwrap(), "box"]).ok();
+        assert_eq!(space.rbuild(["start", "-a", "box"]).ok().stdout, "kept\n");
+    }
+}
+
 #[test]
 fn diff_lists_what_has_changed() {
     let space = TestSpace::new().with_busybox();

@@ -80,7 +80,7 @@ pub fn open_root(
         return Ok(Root { dir, path: TreePath::clean(&rest), _lock: Some(lock) });
     }
     let tree = snapshots.writable(&container.dir, &container.record.top)?;
-    let dir = sandbox::open_rootfs(&tree.rootfs(true))?;
+    let dir = sandbox::open_rootfs(&tree.rootfs(false))?;
     Ok(Root { dir, path: clean, _lock: Some(lock) })
 }
 
