@@ -1,31 +1,32 @@
-//! The fuzz targets in small: known files, mutated for a few seconds with a fixed seed, so that every run of the
-//! tests tries them without a fuzzer. A finding of a real fuzzing session belongs into `fixtures/bad` or `SEEDS`.
+//! The fuzz targets in small: the seeds of each, mutated for a few seconds, so that every run of the tests tries them
+//! without a fuzzer. A finding of a real fuzzing session belongs into `tests/fuzz/seeds`. `RBUILD_LONG=1` takes a
+//! minute for each.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 #[path = "fuzz/shared/archive.rs"]
 mod archive;
+#[path = "fuzz/shared/documents.rs"]
+mod documents;
 #[path = "fuzz/shared/language.rs"]
 mod language;
+#[path = "fuzz/shared/texts.rs"]
+mod texts;
 
 /// How long each test may mutate.
-const TIME: Duration = Duration::from_secs(3);
+fn time() -> Duration {
+    Duration::from_millis(if std::env::var_os("RBUILD_LONG").is_some() { 60_000 } else { 1500 })
+}
 
-/// Files that are right and use much of the language.
-const SEEDS: &[&str] = &[
-    "# syntax=docker/dockerfile:1\n# escape=`\nARG V=1\nFROM --platform=$P a:${V:-2} AS b\nRUN x `\n # c\n\n y\n",
-    "FROM a\nRUN --mount=type=cache,target=/c,\"id=a,b\" <<A cat >a && <<-'B' cat >b\n#!x\nA\n\t$x\n\tB\nCOPY --chown=1:2 <<E [\"a\" /d\nE\n",
-    "FROM a\nENV A=\"b c\" D='e'\\ f\nLABEL g  h i\nVOLUME [\"/a b\", \"\\u00e9\\ud83d\\ude00\"]\nHEALTHCHECK --interval=1m30s CMD [\"x\"]\n",
-    "FROM a\nONBUILD COPY <<E /f\nx\nE\nEXPOSE 80-90/tcp $P\nSHELL [\"a\"]\nARG a b=c\nADD --unpack --checksum=sha256:x u /\nUSER a\nWORKDIR b\\\\\n",
-];
-
-/// Words that use much of the expander.
-const WORDS: &[&str] = &[
-    "0${a#*/}${a%%.*}${b:-${c:+\"$d\"}}'$a'\\$",
-    "1${a//\\//-}${c/w*s/$b}${d?x}`$a\"`\"$1\"",
-    "0<< $a <<EOF${a:?b}$$",
-];
+/// Gives what lies in a directory of the checkout, in the order of the names.
+fn texts_in(folder: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = std::fs::read_dir(folder).expect("it is there");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths.iter().map(|path| std::fs::read(path).expect("a file")).collect()
+}
 
 /// A generator of numbers that is good enough and the same everywhere (xorshift).
 struct Numbers(u64);
@@ -65,71 +66,59 @@ fn mutate(numbers: &mut Numbers, corpus: &[Vec<u8>]) -> Vec<u8> {
     text
 }
 
-fn run(corpus: &[Vec<u8>], seed: u64, check: impl Fn(&[u8]) + std::panic::RefUnwindSafe) -> u64 {
+/// Runs one target on its seeds and on mutations of them; the same ones in each run.
+fn run(target: &str, more: Vec<Vec<u8>>, check: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
+    let mut corpus = texts_in(&format!("tests/fuzz/seeds/{target}"));
+    corpus.extend(more);
+    assert!(!corpus.is_empty());
     corpus.iter().for_each(|text| check(text));
-    let (mut numbers, started, mut runs) = (Numbers(seed), Instant::now(), 0);
-    while started.elapsed() < TIME {
-        let text = mutate(&mut numbers, corpus);
+    let seed = target
+        .bytes()
+        .fold(0x9e37_79b9_7f4a_7c15, |seed, b| (seed ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let (mut numbers, started, mut runs) = (Numbers(seed), Instant::now(), 0_u64);
+    while started.elapsed() < time() {
+        let text = mutate(&mut numbers, &corpus);
         if std::panic::catch_unwind(|| check(&text)).is_err() {
-            panic!("found by mutation {runs}: {:?}", String::from_utf8_lossy(&text));
+            panic!("{target}, found by mutation {runs}: {:?}", String::from_utf8_lossy(&text));
         }
         runs += 1;
     }
-    runs
+    println!("{target}: {runs} mutations");
+    assert!(runs > 0);
 }
 
 #[test]
 fn mutated_dockerfiles_parse_or_fail() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bad");
-    let files = std::fs::read_dir(folder).expect("the fixtures").map(|entry| entry.expect("an entry").path());
-    let mut corpus: Vec<Vec<u8>> = files.map(|path| std::fs::read(path).expect("a file")).collect();
-    corpus.sort();
-    corpus.extend(SEEDS.iter().map(|seed| seed.as_bytes().to_vec()));
-    let runs = run(&corpus, 0x9e37_79b9_7f4a_7c15, language::check_dockerfile);
-    println!("{runs} mutated Dockerfiles");
-    assert!(runs > 10);
+    run("dockerfile", texts_in("fixtures/bad"), language::check_dockerfile);
 }
 
 #[test]
 fn mutated_words_expand_or_fail() {
-    let corpus: Vec<Vec<u8>> = WORDS.iter().map(|word| word.as_bytes().to_vec()).collect();
-    let runs = run(&corpus, 0xd1b5_4a32_d192_ed03, language::check_word);
-    println!("{runs} mutated words");
-    assert!(runs > 10);
+    run("word", Vec::new(), language::check_word);
 }
 
-/// A layer with one entry of each kind that unpacking treats differently.
-fn layer() -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |name: &str, kind: tar::EntryType, link: &str, body: &[u8]| {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(0o755);
-        header.set_size(body.len() as u64);
-        if !link.is_empty() {
-            header.set_link_name(link).expect("a short name");
-        }
-        tar.append_data(&mut header, name, body).expect("memory can be written");
-    };
-    use tar::EntryType as T;
-    add("d/", T::Directory, "", b"");
-    add("d/file", T::Regular, "", b"hello");
-    add("d/again", T::Link, "d/file", b"");
-    add("up", T::Symlink, "../outside", b"");
-    add("up/x", T::Regular, "", b"through a link");
-    add("d/.wh.gone", T::Regular, "", b"");
-    add("d/.wh..wh..opq", T::Regular, "", b"");
-    add("pipe", T::Fifo, "", b"");
-    add(&"long/".repeat(40), T::Directory, "", b"");
-    add("d", T::Regular, "", b"a file where a directory was");
-    tar.into_inner().expect("memory can be written")
+#[test]
+fn mutated_ignore_files_agree_with_themselves_or_fail() {
+    run("ignore", Vec::new(), texts::check_ignore);
+}
+
+#[test]
+fn mutated_texts_of_a_line_are_read_or_refused() {
+    run("reference", Vec::new(), texts::check_reference);
+    run("challenge", Vec::new(), texts::check_challenge);
+    run("env", Vec::new(), texts::check_env);
+    run("flag", Vec::new(), texts::check_flag);
+}
+
+#[test]
+fn mutated_documents_are_read_or_refused() {
+    run("document", Vec::new(), documents::check_document);
+    run("listing", Vec::new(), documents::check_listing);
 }
 
 #[test]
 fn mutated_archives_unpack_inside_or_fail() {
     let room = tempfile::tempdir().expect("a temporary directory");
     let check = |bytes: &[u8]| archive::check_archive(&archive::with_checksums(bytes.to_vec()), room.path());
-    let runs = run(&[layer()], 0x2545_f491_4f6c_dd1d, std::panic::AssertUnwindSafe(check).0);
-    println!("{runs} mutated archives");
-    assert!(runs > 10);
+    run("archive", Vec::new(), std::panic::AssertUnwindSafe(check).0);
 }

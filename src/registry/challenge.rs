@@ -6,22 +6,22 @@
 
 /// One way in which the registry wants to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Challenge {
+pub struct Challenge {
     /// In lower case, `bearer`.
-    pub(super) scheme: String,
+    pub scheme: String,
     /// In the order in which they stand, names in lower case.
     params: Vec<(String, String)>,
 }
 
 impl Challenge {
     /// Gives a parameter.
-    pub(super) fn param(&self, name: &str) -> Option<&str> {
+    pub fn param(&self, name: &str) -> Option<&str> {
         self.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// Reads all challenges of one header; what cannot be read ends it.
-pub(super) fn parse(header: &str) -> Vec<Challenge> {
+pub fn parse(header: &str) -> Vec<Challenge> {
     let mut text = Text { rest: header };
     let mut found = Vec::new();
     loop {

@@ -22,7 +22,7 @@
 //! Nothing that a registry says is trusted: answers are bounded in length and time, each byte is counted and summed, and
 //! credentials stay with the scheme, host and port that they are for (see `transport`).
 
-mod challenge;
+pub mod challenge;
 mod client;
 mod credential;
 mod download;

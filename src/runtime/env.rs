@@ -37,11 +37,14 @@ pub fn read_file(path: &Path, host: &dyn Fn(&[u8]) -> Option<Vec<u8>>) -> Result
     })
 }
 
-/// Reads the text of an `--env-file`; an error has the line's number, from 1.
+/// Reads the text of an `--env-file`; lines count from 1.
 ///
 /// Blanks before a name go, those after a value stay. A line that begins with `#` is a comment. There are no quotes
 /// and nothing is expanded.
-fn parse_file(
+///
+/// # Errors
+/// The number of the first wrong line and what is wrong with it.
+pub fn parse_file(
     text: &[u8],
     host: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
 ) -> Result<Vec<EnvChange>, (usize, String)> {

@@ -1,0 +1,9 @@
+//! Fuzzes the reader of env files.
+
+#![no_main]
+
+#[path = "../shared/texts.rs"]
+#[allow(dead_code, reason = "each target uses one of the checks")]
+mod texts;
+
+libfuzzer_sys::fuzz_target!(|source: &[u8]| texts::check_env(source));
