@@ -67,6 +67,7 @@ fn mutate(numbers: &mut Numbers, corpus: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Runs one target on its seeds and on mutations of them; the same ones in each run.
+#[allow(clippy::print_stdout, reason = "what a test says when asked to")]
 fn run(target: &str, more: Vec<Vec<u8>>, check: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
     let mut corpus = texts_in(&format!("tests/fuzz/seeds/{target}"));
     corpus.extend(more);
