@@ -1,9 +1,15 @@
-//! Ctrl-C and its relatives: the first ends what runs and cleans up, a second one ends rbuild at once.
+//! Ctrl-C and its relatives: the first ends what runs and cleans up; a second one, or a while, ends rbuild at once.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+/// So long may what runs take to end: what cannot be stopped in between, such as hashing a huge file, is left where
+/// it stands. Nobody sees half of anything then, as after a kill.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Remembers which signal came.
 #[derive(Debug, Clone, Default)]
@@ -20,10 +26,14 @@ impl Interrupt {
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
                 if came.swap(signal, Ordering::SeqCst) != 0 {
-                    // sandboxes end with their parent; leftovers in tmp/ are swept by the next run
-                    std::process::exit(128 + signal);
+                    leave(signal);
                 }
                 stop();
+                // without another thread a second signal ends us
+                let _ = std::thread::Builder::new().name("grace".into()).spawn(move || {
+                    std::thread::sleep(GRACE);
+                    leave(signal);
+                });
             }
         })?;
         Ok(interrupt)
@@ -36,4 +46,10 @@ impl Interrupt {
             signal => u8::try_from(128 + signal).ok(),
         }
     }
+}
+
+/// Ends rbuild: sandboxes end with their parent, and the next run sweeps what is left in `tmp/`.
+fn leave(signal: i32) -> ! {
+    let _ = writeln!(std::io::stderr(), "rbuild: interrupted; what had ended before stays in the cache");
+    std::process::exit(128 + signal)
 }

@@ -112,7 +112,7 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
             .place(root.mount.as_fd(), root.upper.as_ref().map(AsFd::as_fd), path, want, last)
             .doing(|| format!("prepare the mount point {}", show(path)))
     };
-    system::proc(place(&mut stubs, b"proc", Point::Dir, Last::Keep)?, spec, &parts)?;
+    system::proc(place(&mut stubs, b"proc", Point::Dir, Last::Keep)?, spec, &parts, host)?;
     let dev = system::dev(place(&mut stubs, b"dev", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
     system::sys(place(&mut stubs, b"sys", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
     for mount in opened {

@@ -25,6 +25,8 @@ pub(super) struct Host {
     pub tty_group: bool,
     /// Whether `/sys/fs/cgroup` is the one cgroup 2 tree.
     pub cgroup2: bool,
+    /// Whether each pid namespace has a highest number of its own (Linux 6.14); before that it is the machine's.
+    pub counts_pids: bool,
     /// The filter for the default capabilities, which nearly every process has.
     filter: Vec<BpfInstruction>,
 }
@@ -41,6 +43,7 @@ impl Host {
             last_cap: last_cap.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40),
             tty_group: map_has("/proc/self/gid_map", TTY_GROUP),
             cgroup2: cgroup.is_ok_and(|kind| kind == libc::CGROUP2_SUPER_MAGIC),
+            counts_pids: kernel() >= (6, 14),
             filter: seccomp::profile(CapSet::DEFAULT),
         }
     }
@@ -68,6 +71,16 @@ impl Host {
             _ => error,
         }
     }
+}
+
+/// Gives the kernel's version, `(0, 0)` where it cannot be read.
+fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let mut numbers =
+        name.release().to_bytes().split(|b| !b.is_ascii_digit()).map(|digits| {
+            std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+        });
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Says whether this process lives in a user namespace other than the machine's first.

@@ -39,6 +39,9 @@ pub struct SandboxSpec {
     pub pid: PidNamespace,
     /// Whose IPC namespace.
     pub ipc: IpcNamespace,
+    /// As many processes may live at once in a pid namespace of its own, where the kernel counts them there (Linux
+    /// 6.14); needs no cgroup, so that every step can have it. At least 301; `None` for no limit.
+    pub most_processes: Option<u32>,
 }
 
 impl SandboxSpec {
@@ -58,6 +61,7 @@ impl SandboxSpec {
             devices: Vec::new(),
             pid: PidNamespace::New,
             ipc: IpcNamespace::New,
+            most_processes: None,
         }
     }
 }

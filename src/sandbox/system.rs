@@ -7,7 +7,7 @@
 
 use super::error::{Doing, Setup, SetupError, show};
 use super::host::Host;
-use super::spec::{DeviceSpec, IpcNamespace, SandboxSpec};
+use super::spec::{DeviceSpec, IpcNamespace, PidNamespace, SandboxSpec};
 use super::staging::Staging;
 use crate::sys::mount::{self, INERT, NewFs};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
@@ -165,7 +165,7 @@ fn all_devices(out: &mut Vec<(Vec<u8>, OwnedFd)>) -> io::Result<()> {
 }
 
 /// Mounts `/proc` and covers parts of it.
-pub(super) fn proc(place: OwnedFd, spec: &SandboxSpec, parts: &HostParts) -> Setup<OwnedFd> {
+pub(super) fn proc(place: OwnedFd, spec: &SandboxSpec, parts: &HostParts, host: &Host) -> Setup<OwnedFd> {
     let proc = NewFs::open("proc").and_then(|fs| fs.mount(INERT)).doing(|| "mount /proc".into()).map_err(
         |e| match e.errno {
             Some(nix::libc::EPERM) => e.hint(
@@ -177,6 +177,12 @@ pub(super) fn proc(place: OwnedFd, spec: &SandboxSpec, parts: &HostParts) -> Set
     )?;
     // Before parts of it are made read-only.
     sysctls(proc.as_fd(), spec)?;
+    if spec.pid == PidNamespace::New
+        && let Some(most) = spec.most_processes
+        && host.counts_pids
+    {
+        bound_processes(proc.as_fd(), most);
+    }
     mount::attach(&proc, place).doing(|| "mount /proc".into())?;
     if !spec.privileged {
         cover(proc.as_fd(), "/proc", &MASKED_PROC, parts)?;
@@ -358,6 +364,14 @@ fn attach_device(dev: &OwnedFd, name: &[u8], node: &OwnedFd) -> io::Result<()> {
         return mount::attach(node, fs::openat(&dir, last, PLACE, Mode::empty())?);
     }
     attach_file(&dir, last, node)
+}
+
+/// Sets the highest process number of the sandbox's own pid namespace. What cannot be bounded is bounded by the host.
+fn bound_processes(proc: BorrowedFd<'_>, most: u32) {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(file) = fs::openat(proc, "sys/kernel/pid_max", flags, Mode::empty()) {
+        let _ = rustix::io::write(&file, most.to_string().as_bytes());
+    }
 }
 
 /// Writes kernel settings of the sandbox's own namespaces through its `/proc`.

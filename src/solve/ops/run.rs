@@ -17,6 +17,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
+/// As many processes may a step have at once: far more than builds use, far fewer than take a machine down.
+const MOST_PROCESSES: u32 = 16_384;
+
 /// Feeds all that can change what a RUN produces. Proxies, resource limits, the addresses of extra hosts, volumes, the
 /// values of secrets and the content of cache mounts are left out on purpose: they may change without a need to run again.
 pub(in crate::solve) fn feed(
@@ -126,6 +129,7 @@ fn spec(
     spec.hostname = (!matches!(spec.network, Network::Host)).then(|| op.hostname.clone());
     spec.privileged = op.insecure;
     spec.limits = env.run.limits.clone();
+    spec.most_processes = (!op.insecure).then_some(MOST_PROCESSES);
     if let Some(size) = env.run.shm_size {
         spec.shm_size = size;
     }
