@@ -34,6 +34,30 @@ impl Platform {
             && self.architecture == other.architecture
             && (self.variant == other.variant || other.variant.is_none() || self.variant.is_none())
     }
+
+    /// Gives the spelling that images use: `linux/aarch64` is `linux/arm64`. Fields that say nothing stay as they are.
+    pub fn normal(&self) -> Self {
+        self.to_string().parse().unwrap_or_else(|_| self.clone())
+    }
+
+    /// Says how well what is made for `own` serves who wants this platform, more is better; `None` for not at all. An arm
+    /// runs what older ones run.
+    pub fn fitness(&self, own: &Platform) -> Option<u32> {
+        let own = own.normal();
+        if own == *self {
+            return Some(100);
+        }
+        if self.os != own.os || self.architecture != own.architecture {
+            return None;
+        }
+        let level =
+            |p: &Platform| p.variant.as_deref().and_then(|v| v.trim_start_matches('v').parse::<u32>().ok());
+        match (level(self), level(&own)) {
+            (Some(most), Some(level)) => (level <= most).then_some(level + 1),
+            (None, Some(_)) | (Some(_), None) => self.runs(&own).then_some(50),
+            (None, None) => self.runs(&own).then_some(1),
+        }
+    }
 }
 
 /// Brings the many spellings of an architecture to the one that images use (containerd platforms, "Normalize").

@@ -4,18 +4,14 @@
 //! ask again; its layers come when a step must run on them.
 
 use crate::digest::Digest;
-use crate::image::{Image, Images, NoBase, RemoteDocument};
+use crate::image::{CONFIG_LIMIT, Image, Images, NoBase};
 use crate::plan::{BaseImage, BaseImageError, BaseImages};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Flags, Settings};
 use crate::share;
+use crate::transfer;
 use std::cell::OnceCell;
-
-/// Longest config that is accepted, in bytes.
-const CONFIG_LIMIT: u64 = 16 << 20;
-/// Indexes in indexes that are followed.
-const MAX_DEPTH: usize = 3;
 
 /// When registries are asked for base images (`--pull`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,25 +99,14 @@ pub fn fetch_documents(
     platform: &Platform,
     images: &Images,
 ) -> Result<Image, String> {
-    let mut found = client.resolve(name).map_err(|e| e.to_string())?;
-    for _ in 0..MAX_DEPTH {
-        let kind = &found.descriptor.media_type;
-        match RemoteDocument::read(&found.bytes, kind, platform).map_err(|e| e.to_string())? {
-            RemoteDocument::Index(chosen) => {
-                found = client.manifest(name, &chosen).map_err(|e| e.to_string())?;
-            }
-            RemoteDocument::Image(manifest) => {
-                let config =
-                    client.blob_bytes(name, &manifest.config, CONFIG_LIMIT).map_err(|e| e.to_string())?;
-                let kept = match name.digest() {
-                    Some(digest) => name.with_digest(digest),
-                    None => name.clone(),
-                };
-                let documents = (&found.descriptor, &found.bytes[..]);
-                let place = share::place_of(name);
-                return images.adopt(documents, &config, &place, &kept).map_err(|e| e.to_string());
-            }
-        }
-    }
-    Err(format!("more than {MAX_DEPTH} indexes lead to each other"))
+    let found = client.resolve(name).map_err(|e| e.to_string())?;
+    let chosen = transfer::choose(client, name, found, platform).map_err(|e| e.to_string())?;
+    let config = client.blob_bytes(name, &chosen.manifest.config, CONFIG_LIMIT).map_err(|e| e.to_string())?;
+    let kept = match name.digest() {
+        Some(digest) => name.with_digest(digest),
+        None => name.clone(),
+    };
+    let documents = (&chosen.descriptor, &chosen.bytes[..]);
+    let place = share::place_of(name);
+    images.adopt(documents, &config, &place, &kept).map_err(|e| e.to_string())
 }

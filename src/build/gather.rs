@@ -10,7 +10,7 @@ use crate::context::remote::git::{self, GitOptions};
 use crate::context::remote::http::{self, Answer, Request};
 use crate::context::remote::{GitSource, RemoteError, redact};
 use crate::context::{ContextError, Dockerfile, find_dockerfile, find_dockerfile_inside, read_text};
-use crate::image::{ImageError, Images};
+use crate::image::{ImageError, Images, LayoutPick};
 use crate::layer::{self, LayerError, UnpackOptions};
 use crate::plan::NamedContext;
 use crate::platform::Platform;
@@ -87,14 +87,17 @@ pub enum Gathered {
     Dockerfile(Vec<u8>),
 }
 
+/// What a named context is to the plan, by the names that the plan has to know it by, and its files if it is files.
+type Named = (Vec<(String, NamedContext)>, Option<ContextSource>);
+
 /// Fetches contexts.
 pub struct Gatherer<'a> {
     /// Where they are kept while the build runs.
     pub store: &'a Store,
     /// Where images of layouts go.
     pub images: &'a Images,
-    /// Which image of a layout is wanted.
-    pub platform: Platform,
+    /// Which images of a layout are wanted; one at least.
+    pub platforms: Vec<Platform>,
     /// `BUILDKIT_CONTEXT_KEEP_GIT_DIR`.
     pub keep_git_dir: bool,
     /// For servers that want to know who asks, and for ssh.
@@ -121,22 +124,46 @@ impl Gatherer<'_> {
         }
     }
 
-    /// Brings what a `--build-context` names: what the plan has to know, and the files if it is files.
-    pub fn named(&self, origin: &NamedOrigin) -> Result<(NamedContext, Option<ContextSource>), GatherError> {
+    /// Brings what a `--build-context` names: what the plan has to know by the names that it has to be known by, and the
+    /// files if it is files.
+    pub fn named(&self, name: &str, origin: &NamedOrigin) -> Result<Named, GatherError> {
         let files = match origin {
-            NamedOrigin::Image(name) => return Ok((NamedContext::Image(name.clone()), None)),
-            NamedOrigin::Layout { dir, pick } => {
-                let image = self.images.load_from_layout(dir, pick, &self.platform);
-                let image = image.map_err(|source| GatherError::Layout { dir: dir.clone(), source })?;
-                return Ok((NamedContext::Image(image.id.to_string()), None));
+            NamedOrigin::Image(image) => {
+                return Ok((vec![(name.to_owned(), NamedContext::Image(image.clone()))], None));
             }
+            NamedOrigin::Layout { dir, pick } => return Ok((self.layout(name, dir, pick)?, None)),
             NamedOrigin::Files(origin @ Origin::Url(url)) => self.files(url, origin)?,
             NamedOrigin::Files(origin) => match self.context(origin, io::empty())? {
                 Gathered::Files(files) => files,
                 Gathered::Dockerfile(_) => return Err(GatherError::Nothing(origin.to_string())),
             },
         };
-        Ok((NamedContext::Files, Some(files)))
+        Ok((vec![(name.to_owned(), NamedContext::Files)], Some(files)))
+    }
+
+    /// Takes an image out of a layout; of a build for several platforms one for each, under `NAME::PLATFORM`, and under
+    /// the bare name the one for this machine, or the first.
+    fn layout(
+        &self,
+        name: &str,
+        dir: &Path,
+        pick: &LayoutPick,
+    ) -> Result<Vec<(String, NamedContext)>, GatherError> {
+        let load = |platform: &Platform| {
+            let image = self.images.load_from_layout(dir, pick, platform);
+            let image = image.map_err(|source| GatherError::Layout { dir: dir.to_owned(), source })?;
+            Ok::<_, GatherError>(NamedContext::Image(image.id.to_string()))
+        };
+        if let [only] = &self.platforms[..] {
+            return Ok(vec![(name.to_owned(), load(only)?)]);
+        }
+        let mut all = Vec::new();
+        for platform in &self.platforms {
+            all.push((format!("{name}::{platform}"), load(platform)?));
+        }
+        let bare = load(&Platform::host()).ok().or_else(|| all.first().map(|(_, image)| image.clone()));
+        all.extend(bare.map(|image| (name.to_owned(), image)));
+        Ok(all)
     }
 
     /// Finds the Dockerfile, and says where its ignore file is.

@@ -20,16 +20,18 @@ pub use shared::FilesWanted;
 use crate::cache::{Index, Records};
 use crate::context::{BuildContext, IgnoreRules, load_ignore};
 use crate::dockerfile::{self, lint::Config};
-use crate::image::{AssembleRequest, Images};
+use crate::image::{AssembleRequest, Images, Member};
 use crate::oci::History;
-use crate::plan::{self, CopySource, From, Op, Plan, RunMount};
+use crate::plan::{self, BuildGraph, CopySource, From, Joint, Op, Plan, RunMount, Warning};
 use crate::platform::Platform;
 use crate::progress::{Event, EventSink};
 use crate::sandbox::Launcher;
 use crate::share::{INLINE, Imports};
 use crate::snapshot::Snapshots;
-use crate::solve::{BuildEnv, BuildFolder, Processes, SharedResults};
+use crate::solve::{BuildEnv, BuildFolder, Processes, SharedResults, Solved};
 use crate::store::Store;
+use petgraph::graph::NodeIndex;
+use shared::Whole;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,24 +62,30 @@ pub struct Tools {
 pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Result<Built, BuildError> {
     let source = request.dockerfile.text.as_slice();
     let name = request.dockerfile.path.display().to_string();
-    let plan = check(request, &tools.images)?;
-    if plan.warnings_are_errors && !plan.warnings.is_empty() {
-        return Err(BuildError::checks(&name, source, plan.warnings));
+    let plans = check_all(request, &tools.images)?;
+    let warnings = all_warnings(&plans);
+    if plans.iter().any(|plan| plan.warnings_are_errors) && !warnings.is_empty() {
+        return Err(BuildError::checks(&name, source, warnings));
     }
+    let joint = (plans.len() > 1).then(|| plan::join(&plans));
+    let whole = whole(&plans, joint.as_ref());
     let store = tools.store.clone();
     let records = records(&store);
     let index = Arc::new(Index::new(store.root().join("index"), records.clone()));
-    let contexts = contexts(request, asked(&plan), &store)?;
+    let contexts = contexts(request, asked(whole.graph), &store)?;
     let images = tools.images.clone();
     let sink = tools.sink.clone();
     let steps = Arc::new(AtomicUsize::new(0));
     let imports = (!request.cache_from.is_empty()).then(|| {
-        let platform = request.plan.platform.clone().unwrap_or_else(Platform::host);
+        let platforms = match &request.plan.platform {
+            _ if !request.platforms.is_empty() => request.platforms.clone(),
+            one => vec![one.clone().unwrap_or_else(Platform::host)],
+        };
         let (snapshots, sink) = (tools.snapshots.clone(), tools.sink.clone());
         Arc::new(Imports::new(
             &request.cache_from,
             &request.registry,
-            platform,
+            platforms,
             snapshots,
             sink,
             steps.clone(),
@@ -104,22 +112,82 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
         steps,
     };
     let imports = imports.as_deref();
-    let solved = shared::solve_with(request, &plan, &env, imports, processes)
+    let solved = shared::solve_with(request, &whole, &env, imports, processes)
         .map_err(|e| BuildError::step(&name, source, e))?;
     for context in env.contexts.values() {
         context.remember();
     }
-    for unused in &plan.unused_build_args {
+    for unused in &plans[0].unused_build_args {
         sink.send(Event::Warning(format!("--build-arg {unused} is not used by any ARG of the Dockerfile")));
     }
-    let mut assembly = assembly(request, &plan, &solved.results);
-    if let Some(record) = shared::inline(request, &plan, &solved, &env) {
-        assembly.config.other.insert(INLINE.to_owned(), record);
+    let of_each = |n: usize| match &joint {
+        Some(joint) => part(&solved, &joint.places[n]),
+        None => solved.clone(),
+    };
+    let mut assemblies = Vec::with_capacity(plans.len());
+    for (n, plan) in plans.iter().enumerate() {
+        let solved = of_each(n);
+        let mut assembly = assembly(request, plan, &solved.results);
+        if let Some(record) = shared::inline(request, plan, &solved, &env) {
+            assembly.config.other.insert(INLINE.to_owned(), record);
+        }
+        assemblies.push(assembly);
     }
-    let deferred = !request.wants_image && images.defer(&assembly)?;
-    let image = if deferred { None } else { Some(images.assemble(assembly)?) };
-    shared::export(request, &plan, &solved, &env, imports)?;
-    Ok(Built { image, warnings: plan.warnings, epoch: plan.epoch })
+    let (mut image, mut index) = (None, None);
+    if request.platforms.is_empty() {
+        for assembly in assemblies {
+            let deferred = !request.wants_image && images.defer(&assembly)?;
+            image = if deferred { None } else { Some(images.assemble(assembly)?) };
+        }
+    } else {
+        let members: Vec<Member> = request.platforms.iter().zip(assemblies).map(member(request)).collect();
+        let made = images.assemble_several(&members, &request.notes.index(), &request.names)?;
+        (image, index) = (Some(made.id.clone()), Some(made.target().digest.clone()));
+    }
+    shared::export(request, &whole, &solved, &env, imports)?;
+    Ok(Built { image, index, warnings, epoch: plans[0].epoch })
+}
+
+fn whole<'a>(plans: &'a [Plan], joint: Option<&'a Joint>) -> Whole<'a> {
+    let epoch = plans[0].epoch;
+    match joint {
+        None => Whole { graph: &plans[0].graph, layers: vec![plans[0].layers.clone()], epoch },
+        Some(joint) => {
+            let places = plans.iter().zip(&joint.places);
+            let layers = places.map(|(plan, at)| plan.layers.iter().map(|l| at[l.index()]).collect());
+            Whole { graph: &joint.graph, layers: layers.collect(), epoch }
+        }
+    }
+}
+
+/// Gives what became of the vertices of one plan, by its own node indexes.
+fn part(solved: &Solved, places: &[NodeIndex]) -> Solved {
+    Solved {
+        results: places.iter().map(|at| solved.results[at.index()]).collect(),
+        keys: places.iter().map(|at| solved.keys[at.index()]).collect(),
+    }
+}
+
+fn member(request: &BuildRequest) -> impl Fn((&Platform, AssembleRequest)) -> Member {
+    |(platform, mut assembly)| {
+        assembly.names.clear();
+        Member {
+            platform: platform.clone(),
+            request: assembly,
+            annotations: request.notes.descriptor(platform),
+        }
+    }
+}
+
+/// Joins what was found for several platforms; what is the same is said once.
+pub fn all_warnings(plans: &[Plan]) -> Vec<Warning> {
+    let mut all: Vec<Warning> = Vec::new();
+    for warning in plans.iter().flat_map(|plan| &plan.warnings) {
+        if !all.contains(warning) {
+            all.push(warning.clone());
+        }
+    }
+    all
 }
 
 /// Gives the step records of a store.
@@ -130,14 +198,14 @@ pub fn records(store: &Store) -> Records {
 /// What a build takes from each context, as paths and patterns.
 type Asked = BTreeMap<String, Vec<Vec<u8>>>;
 
-fn asked(plan: &Plan) -> Asked {
+fn asked(graph: &BuildGraph) -> Asked {
     let mut asked = Asked::new();
     let mut ask = |from: &From, path: &str| {
         if let From::Context(name) = from {
             asked.entry(name.clone()).or_default().push(path.as_bytes().to_vec());
         }
     };
-    for vertex in plan.graph.node_weights() {
+    for vertex in graph.node_weights() {
         match &vertex.op {
             Op::Copy(copy) => {
                 for source in &copy.sources {
@@ -160,23 +228,37 @@ fn asked(plan: &Plan) -> Asked {
     asked
 }
 
-/// Plans without building, with all checks: what `--check` and its relatives need.
+/// Plans without building, with all checks, for the only or the first platform: what `--check` and its relatives need.
 ///
 /// # Errors
 /// A wrong Dockerfile, or a base image that cannot be found.
 pub fn check(request: &BuildRequest, images: &Images) -> Result<Plan, BuildError> {
+    let mut request = request.clone();
+    request.platforms.truncate(1);
+    Ok(check_all(&request, images)?.remove(0))
+}
+
+/// Plans without building, with all checks, for each platform in order; one plan at least.
+///
+/// # Errors
+/// A wrong Dockerfile, or a base image that cannot be found.
+pub fn check_all(request: &BuildRequest, images: &Images) -> Result<Vec<Plan>, BuildError> {
     let source = request.dockerfile.text.as_slice();
     let name = request.dockerfile.path.display().to_string();
     let wrong = |d| BuildError::dockerfile(&name, source, d);
     let file = dockerfile::parse(source).map_err(wrong)?;
     let bases = bases::Bases::new(images, request.pull, &request.registry);
-    let mut plan = plan::plan(source, &file, &request.plan, &bases).map_err(wrong)?;
-    if let ContextSource::Dir(dir) = &request.context {
-        let config = Config::of_file(&file).map_err(wrong)?;
-        let found = ignored::ignored_sources(&file, &ignore_of(request, dir)?);
-        plan.warnings.extend(found.into_iter().filter(|warning| warning.is_wanted(&config)));
+    let mut plans = Vec::new();
+    for options in request.variants() {
+        let mut plan = plan::plan(source, &file, &options, &bases).map_err(wrong)?;
+        if let ContextSource::Dir(dir) = &request.context {
+            let config = Config::of_file(&file).map_err(wrong)?;
+            let found = ignored::ignored_sources(&file, &ignore_of(request, dir)?);
+            plan.warnings.extend(found.into_iter().filter(|warning| warning.is_wanted(&config)));
+        }
+        plans.push(plan);
     }
-    Ok(plan)
+    Ok(plans)
 }
 
 fn assembly(request: &BuildRequest, plan: &Plan, results: &[crate::digest::ResultId]) -> AssembleRequest {
@@ -186,6 +268,8 @@ fn assembly(request: &BuildRequest, plan: &Plan, results: &[crate::digest::Resul
         empty_layer: h.empty_layer,
         ..History::default()
     };
+    let (os, architecture) = (plan.config.os.clone(), plan.config.architecture.clone());
+    let platform = Platform { os, architecture, variant: plan.config.variant.clone() };
     AssembleRequest {
         config: plan.config.clone(),
         history: plan.history.iter().map(line).collect(),
@@ -193,7 +277,7 @@ fn assembly(request: &BuildRequest, plan: &Plan, results: &[crate::digest::Resul
         base: plan.base.clone(),
         epoch: plan.epoch,
         squash: request.squash,
-        annotations: request.annotations.clone(),
+        annotations: request.notes.manifest(&platform),
         names: request.names.clone(),
     }
 }

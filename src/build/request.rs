@@ -3,9 +3,11 @@
 use super::bases::PullPolicy;
 use super::shared::FilesWanted;
 use crate::context::Dockerfile;
-use crate::digest::ImageId;
+use crate::digest::{Digest, ImageId};
+use crate::image::Notes;
 use crate::plan::PlanOptions;
 use crate::plan::Warning;
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::share::{ExportSpec, ImportSpec};
 use crate::solve::{RunSettings, Secrets};
@@ -77,10 +79,12 @@ pub struct BuildRequest {
     pub ignore: IgnoreFrom,
     /// What the planner needs: arguments, target, labels, named contexts.
     pub plan: PlanOptions,
+    /// The platforms when there are several, each once; the plan's own counts when there are not.
+    pub platforms: Vec<Platform>,
     /// Names of the image.
     pub names: Vec<Reference>,
-    /// Annotations of the image's manifest.
-    pub annotations: BTreeMap<String, String>,
+    /// Annotations that the image keeps.
+    pub notes: Notes,
     /// One layer above the base.
     pub squash: bool,
     /// What the command line says about RUN.
@@ -105,11 +109,28 @@ pub struct BuildRequest {
     pub files: FilesWanted,
 }
 
+impl BuildRequest {
+    /// Gives the options of each plan that is to be made: one, or one a platform.
+    pub(super) fn variants(&self) -> Vec<PlanOptions> {
+        if self.platforms.is_empty() {
+            return vec![self.plan.clone()];
+        }
+        let one = |platform: &Platform| PlanOptions {
+            platform: Some(platform.clone()),
+            label_platforms: true,
+            ..self.plan.clone()
+        };
+        self.platforms.iter().map(one).collect()
+    }
+}
+
 /// What a build gave.
 #[derive(Debug, Clone)]
 pub struct Built {
     /// The image; `None` when it has its names and nobody has asked for more, so that its ID is not known yet.
     pub image: Option<ImageId>,
+    /// The index, when the build was for several platforms.
+    pub index: Option<Digest>,
     /// What the checks found.
     pub warnings: Vec<Warning>,
     /// `SOURCE_DATE_EPOCH` in seconds, when it was given.

@@ -3,10 +3,11 @@
 
 use super::{BuildError, BuildRequest};
 use crate::digest::ResultId;
-use crate::plan::Plan;
+use crate::plan::{BuildGraph, Plan};
 use crate::progress::{Event, Outcome, Stream};
 use crate::share::{self, ExportSpec, Imports, Made};
 use crate::solve::{self, BuildEnv, Processes, SolveError, Solved};
+use petgraph::graph::NodeIndex;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,20 +24,29 @@ pub enum FilesWanted {
     All,
 }
 
-/// Solves a plan. A result that a cache knows and whose files cannot be had is struck off, and the rest of the build
+/// What is solved: one plan, or several joined.
+pub(super) struct Whole<'a> {
+    pub(super) graph: &'a BuildGraph,
+    /// The vertices that make the layers of each image, the lowest first.
+    pub(super) layers: Vec<Vec<NodeIndex>>,
+    /// `SOURCE_DATE_EPOCH`.
+    pub(super) epoch: Option<i64>,
+}
+
+/// Solves what is planned. A result that a cache knows and whose files cannot be had is struck off, and the rest of the build
 /// goes on with what there is; each result is lost once at most, so that comes to an end.
 pub(super) fn solve_with(
     request: &BuildRequest,
-    plan: &Plan,
+    whole: &Whole<'_>,
     env: &BuildEnv,
     imports: Option<&Imports>,
     processes: &Processes,
 ) -> Result<Solved, Box<SolveError>> {
     let mut lost: HashSet<ResultId> = HashSet::new();
     loop {
-        let error = match solve::solve(&plan.graph, env, processes) {
+        let error = match solve::solve(whole.graph, env, processes) {
             Ok(solved) => {
-                let Err(error) = bring(request, plan, &solved, env) else { return Ok(solved) };
+                let Err(error) = bring(request, whole, &solved, env) else { return Ok(solved) };
                 error
             }
             Err(error) => error,
@@ -56,32 +66,34 @@ pub(super) fn solve_with(
     }
 }
 
-/// Brings the files of the image, as far as they are wanted.
+/// Brings the files of the images, as far as they are wanted.
 fn bring(
     request: &BuildRequest,
-    plan: &Plan,
+    whole: &Whole<'_>,
     solved: &Solved,
     env: &BuildEnv,
 ) -> Result<(), Box<SolveError>> {
-    let Some(top) = plan.layers.last() else { return Ok(()) };
-    let wanted = match request.files {
-        FilesWanted::No => false,
-        FilesWanted::Kept => !env.snapshots.lasts(&solved.results[top.index()]),
-        FilesWanted::All => true,
-    };
-    if !wanted {
-        return Ok(());
+    for top in whole.layers.iter().filter_map(|layers| layers.last()) {
+        let id = &solved.results[top.index()];
+        let wanted = match request.files {
+            FilesWanted::No => false,
+            FilesWanted::Kept => !env.snapshots.lasts(id),
+            FilesWanted::All => true,
+        };
+        if !wanted {
+            continue;
+        }
+        if let Err(cause) = env.snapshots.get(id) {
+            let vertex = &whole.graph[*top];
+            return Err(Box::new(SolveError {
+                label: vertex.label.clone(),
+                lines: vertex.lines.clone(),
+                cause: cause.into(),
+                log: None,
+            }));
+        }
     }
-    let vertex = &plan.graph[*top];
-    match env.snapshots.get(&solved.results[top.index()]) {
-        Ok(_) => Ok(()),
-        Err(cause) => Err(Box::new(SolveError {
-            label: vertex.label.clone(),
-            lines: vertex.lines.clone(),
-            cause: cause.into(),
-            log: None,
-        })),
-    }
+    Ok(())
 }
 
 /// Writes the caches that were asked for; each is shown as a step.
@@ -90,7 +102,7 @@ fn bring(
 /// One could not be written, and its failure is not to be ignored.
 pub(super) fn export(
     request: &BuildRequest,
-    plan: &Plan,
+    whole: &Whole<'_>,
     solved: &Solved,
     env: &BuildEnv,
     imports: Option<&Imports>,
@@ -100,7 +112,7 @@ pub(super) fn export(
         let step = env.steps.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("exporting cache to {}", spec.name());
         env.sink.send(Event::Started { step, name: name.clone() });
-        let exported = with_made(request, plan, solved, env, |made| share::export(made, spec, imports));
+        let exported = with_made(request, whole, solved, env, |made| share::export(made, spec, imports));
         let ended = |outcome| env.sink.send(Event::Ended { step, outcome, took: begun.elapsed() });
         match exported {
             Ok(exported) => {
@@ -143,21 +155,22 @@ pub(super) fn inline(
         return None;
     }
     let lines: Vec<bool> = plan.history.iter().map(|line| !line.empty_layer).collect();
-    Some(with_made(request, plan, solved, env, |made| share::inline_record(made, &lines, plan.epoch)))
+    let own = Whole { graph: &plan.graph, layers: vec![plan.layers.clone()], epoch: plan.epoch };
+    Some(with_made(request, &own, solved, env, |made| share::inline_record(made, &lines, plan.epoch)))
 }
 
 fn with_made<T>(
     request: &BuildRequest,
-    plan: &Plan,
+    whole: &Whole<'_>,
     solved: &Solved,
     env: &BuildEnv,
     work: impl FnOnce(&Made<'_>) -> T,
 ) -> T {
-    let layers: Vec<ResultId> = plan.layers.iter().map(|at| solved.results[at.index()]).collect();
+    let layers: Vec<ResultId> = whole.layers.iter().flatten().map(|at| solved.results[at.index()]).collect();
     let memos = env.memos.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let mounts = env.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     work(&Made {
-        graph: &plan.graph,
+        graph: whole.graph,
         results: &solved.results,
         keys: &solved.keys,
         layers: &layers,
@@ -166,6 +179,6 @@ fn with_made<T>(
         snapshots: &env.snapshots,
         records: &env.records,
         flags: &request.registry,
-        epoch: plan.epoch,
+        epoch: whole.epoch,
     })
 }

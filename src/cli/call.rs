@@ -81,14 +81,15 @@ impl Call {
     fn check(self, request: &BuildRequest, images: &Images, ctx: &Ctx) -> CommandResult {
         let mut request = request.clone();
         request.plan.all_stages = request.plan.target.is_none();
-        let plan = build::check(&request, images).map_err(|e| build_failure(e, None, true))?;
-        let found = plan.warnings.len();
+        let plans = build::check_all(&request, images).map_err(|e| build_failure(e, None, true))?;
+        let warnings = build::all_warnings(&plans);
+        let found = warnings.len();
         if self.json {
-            ctx.out.line(&format!("{:#}", warnings_json(&plan.warnings, &request)))?;
+            ctx.out.line(&format!("{:#}", warnings_json(&warnings, &request)))?;
         } else if found == 0 {
             ctx.out.line("Check complete, no warnings found.")?;
         } else {
-            ctx.out.text(&super::warnings::text(&plan.warnings, &request.dockerfile))?;
+            ctx.out.text(&super::warnings::text(&warnings, &request.dockerfile))?;
         }
         if found == 0 || self.ignore_status {
             return Ok(ExitCode::SUCCESS);

@@ -296,9 +296,10 @@ fn find(
     let platform: Option<Platform> = flags.platform.as_deref().map(str::parse).transpose()?;
     let here = match policy {
         PullPolicy::Always => None,
-        _ => match images.resolve(name) {
+        _ => match images.resolve_for(name, platform.as_ref()) {
             Ok(image) => Some(image),
             Err(ImageError::NotFound { .. }) => None,
+            Err(ImageError::Platform { .. }) if policy != PullPolicy::Never => None,
             Err(other) => return Err(CliError::from_error(&other)),
         },
     };

@@ -5,6 +5,7 @@ use super::table::{cut, human_size, table};
 use super::template::Template;
 use super::{CliError, CommandResult, Ctx};
 use crate::image::{HistoryLine, ago, format_time};
+use crate::platform::Platform;
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -30,13 +31,16 @@ pub(super) struct Args {
     /// Only IDs
     #[arg(short, long)]
     quiet: bool,
+    /// Of an image for several platforms take the one for this [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let template = args.format.as_deref().filter(|f| *f != "table").map(Template::parse).transpose()?;
     let images = open(ctx)?;
-    let image = images.resolve(&args.image)?;
+    let image = images.resolve_for(&args.image, args.platform.as_ref())?;
     let now = now();
     let rows: Vec<Value> = images.history(&image).iter().map(|line| row(line, args, now)).collect();
     ctx.out.text(&print(&rows, args, template.as_ref())?)?;

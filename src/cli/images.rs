@@ -77,12 +77,17 @@ fn shown_names<'i>(image: &'i Image, filters: &[Filter]) -> Vec<Option<&'i Refer
 }
 
 fn row(image: &Image, name: Option<&Reference>, size: u64, now: i64, args: &Args) -> Value {
-    let created = image.created();
+    let (created, id) = (image.created(), image.shown_id());
+    let platforms = match &image.several {
+        Some(several) => several.index.platforms().replace(", ", ","),
+        None => image.platform().to_string(),
+    };
     json!({
         "Repository": name.map_or(NONE.to_owned(), Reference::familiar_name),
         "Tag": name.and_then(Reference::tag).unwrap_or(NONE),
-        "Digest": image.descriptor.digest.to_string(),
-        "ID": if args.no_trunc { image.id.to_string() } else { image.id.0.short().to_owned() },
+        "Digest": image.target().digest.to_string(),
+        "ID": if args.no_trunc { id.to_string() } else { id.short().to_owned() },
+        "Platforms": platforms,
         "CreatedSince": created.map_or("N/A".into(), |t| ago(t, now)),
         "CreatedAt": created.map_or("N/A".into(), format_time),
         "Size": human_size(size),

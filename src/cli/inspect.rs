@@ -3,6 +3,7 @@
 use super::image_commands::open;
 use super::template::Template;
 use super::{CliError, CommandResult, Ctx, containers};
+use crate::platform::Platform;
 use crate::runtime::RunError;
 use serde::Serialize;
 use serde_json::Value;
@@ -23,6 +24,9 @@ pub(super) struct Args {
     /// Also tell how much containers have written; the size of images is always told
     #[arg(short, long)]
     size: bool,
+    /// Of an image for several platforms take the one for this [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
 }
 
 /// What became of one name.
@@ -51,20 +55,24 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
                 }
             }
         }
-        all.push(image(name, wanted.is_none(), ctx)?);
+        all.push(image(name, wanted.is_none(), args.platform.as_ref(), ctx)?);
     }
     finish(all, args.format.as_deref(), ctx)
 }
 
 /// Runs `image inspect`.
 pub(super) fn run_image(args: &Args, ctx: &Ctx) -> CommandResult {
-    let all = args.names.iter().map(|name| image(name, false, ctx)).collect::<Result<_, _>>()?;
+    let all = args
+        .names
+        .iter()
+        .map(|name| image(name, false, args.platform.as_ref(), ctx))
+        .collect::<Result<_, _>>()?;
     finish(all, args.format.as_deref(), ctx)
 }
 
-fn image(name: &str, any: bool, ctx: &Ctx) -> Result<Described, CliError> {
+fn image(name: &str, any: bool, platform: Option<&Platform>, ctx: &Ctx) -> Result<Described, CliError> {
     let images = open(ctx)?;
-    Ok(match images.resolve(name) {
+    Ok(match images.resolve_for(name, platform) {
         Ok(image) => Described::Found(images.inspect(&image)),
         Err(crate::image::ImageError::NotFound { .. }) if any => {
             Described::Missing(format!("No such object: {name}"))

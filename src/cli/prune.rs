@@ -93,7 +93,7 @@ impl Filters {
             && self.until.is_none_or(|until| image.created().is_some_and(|created| created < until))
             && self.labels.iter().all(|label| image.passes(label))
             && !self.without_labels.iter().any(|label| image.passes(label))
-            && !in_use.contains(&image.id.to_string())
+            && !image.ids().iter().any(|id| in_use.contains(&id.to_string()))
     }
 }
 

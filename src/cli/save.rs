@@ -4,6 +4,7 @@ use super::image_commands::open;
 use super::{CliError, CommandResult, Ctx};
 use crate::image::{ExportFormat, ExportOptions, Image, Target};
 use crate::layer::Compression;
+use crate::platform::Platform;
 use crate::reference::Reference;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -21,6 +22,9 @@ pub(super) struct Args {
     /// Form of the archive: docker (also an OCI layout) or oci
     #[arg(long, value_name = "FORMAT", default_value = "docker", value_parser = ["docker", "oci"])]
     format: String,
+    /// Of images for several platforms only those for this [default: all]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
 }
 
 /// Runs the command.
@@ -32,9 +36,9 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let images = open(ctx)?;
     let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
     for text in &args.images {
-        let image = images.resolve(text)?;
+        let image = images.resolve_for(text, args.platform.as_ref())?;
         let name = text.parse::<Reference>().ok().filter(|name| image.names.contains(name));
-        let at = match chosen.iter().position(|(known, _)| known.id == image.id) {
+        let at = match chosen.iter().position(|(known, _)| known.target() == image.target()) {
             Some(at) => at,
             None => {
                 chosen.push((image, Vec::new()));

@@ -106,7 +106,7 @@ fn image_rows(used: &DiskUse, now: i64) -> Vec<Vec<String>> {
         rows.push(vec![
             name.map_or_else(none, Reference::familiar_name),
             name.and_then(Reference::tag).map_or_else(none, str::to_owned),
-            row.image.id.0.short().to_owned(),
+            row.image.shown_id().short().to_owned(),
             row.image.created().map_or("N/A".into(), |time| ago(time, now)),
             human_size(row.shared.saturating_add(row.unique)),
             human_size(row.shared),
@@ -138,7 +138,7 @@ fn cache_rows(used: &DiskUse, now: i64) -> Vec<Vec<String>> {
 fn verbose_json(used: &DiskUse) -> Value {
     let image = |row: &crate::gc::ImageUse| {
         json!({
-            "ID": row.image.id.to_string(),
+            "ID": row.image.shown_id().to_string(),
             "Names": row.image.names.iter().map(Reference::familiar).collect::<Vec<_>>(),
             "SharedSize": row.shared,
             "UniqueSize": row.unique,

@@ -22,6 +22,6 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         args.target.parse().map_err(|e: crate::reference::ParseReferenceError| CliError::from_error(&e))?;
     let images = open(ctx)?;
     let image = images.resolve(&args.source)?;
-    images.tag(&image.id, &target)?;
+    images.tag(&image, &target)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -103,9 +103,17 @@ impl Collector {
         let items: HashMap<ResultId, &Item> = stock.items.iter().map(|item| (item.info.id, item)).collect();
         let infos: Vec<_> = stock.items.iter().map(|item| item.info.clone()).collect();
         let images = self.images.list()?.images;
-        let parts: Vec<Parts> =
-            images.iter().map(|image| self.parts(image, &closure(&infos, &[image.top()]), &items)).collect();
-        let containers = |image: &Image| running.iter().filter(|id| **id == image.id).count();
+        let mut parts: Vec<Parts> = Vec::with_capacity(images.len());
+        for image in &images {
+            let mut all = Parts::new();
+            for (_, image) in self.images.members(image)? {
+                all.extend(self.parts(&image, &closure(&infos, &[image.top()]), &items));
+            }
+            let target = &image.target().digest;
+            all.insert(Part::Blob(target.to_string()), self.store.blobs().disk_size(target));
+            parts.push(all);
+        }
+        let containers = |image: &Image| running.iter().filter(|id| image.ids().contains(id)).count();
         let mut out = DiskUse { image_list: image_list(&images, &parts, &containers), ..DiskUse::default() };
         let total = self.bytes_of("")?;
         out.containers = self.containers(running.len())?;

@@ -6,39 +6,13 @@
 use super::documents::{self, Document};
 use super::{Image, ImageError, Images, chain_ids};
 use crate::digest::ResultId;
-use crate::oci::{Descriptor, Manifest};
-use crate::platform::Platform;
+use crate::oci::Descriptor;
 use crate::reference::Reference;
 use crate::snapshot::{Absent, LayerInfo, Origin, Source};
 
-/// What a document of a registry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RemoteDocument {
-    /// An image for one platform.
-    Image(Box<Manifest>),
-    /// A list of images, and the one of them that is wanted.
-    Index(Box<Descriptor>),
-}
-
-impl RemoteDocument {
-    /// Reads a manifest or an index, of which it chooses the image for a platform.
-    ///
-    /// # Errors
-    /// It is neither, or has no image for the platform.
-    pub fn read(bytes: &[u8], media_type: &str, wanted: &Platform) -> Result<Self, ImageError> {
-        match documents::parse_document(bytes, media_type)? {
-            Document::Manifest(manifest) => Ok(Self::Image(Box::new(manifest))),
-            Document::Index(index) => {
-                let chosen = super::load::choose_image(&index, wanted)?;
-                let chosen = chosen.ok_or_else(|| ImageError::Archive("its index lists no image".into()))?;
-                Ok(Self::Index(Box::new(chosen)))
-            }
-        }
-    }
-}
-
 impl Images {
-    /// Keeps an image of a registry without its layers, whose blobs are at `place`, and gives it a name.
+    /// Keeps an image of a registry without its layers, whose blobs are at `place`, and gives it a name, beside one for
+    /// another platform that has the name.
     ///
     /// # Errors
     /// The documents do not fit each other, or the store cannot be written.
@@ -90,8 +64,8 @@ impl Images {
             parent = id;
         }
         let entry = Descriptor { annotations: Default::default(), platform: None, ..descriptor.clone() };
-        self.publish(&entry, Some(name))?;
-        self.read_image(&entry, &self.entries()?)
+        self.publish_beside(&entry, name)?;
+        self.read_manifest(&entry, vec![name.clone()])
     }
 
     /// Brings the layers of an image that are elsewhere, for those who work with its blobs.

@@ -23,8 +23,9 @@ impl Images {
     /// # Errors
     /// [`NoBase`].
     pub fn find_base(&self, name: &str, platform: Option<&Platform>) -> Result<Image, NoBase> {
-        let image = match self.resolve(name) {
+        let image = match self.resolve_for(name, platform) {
             Ok(image) => image,
+            Err(error @ ImageError::Platform { .. }) => return Err(NoBase::Platform(error.to_string())),
             Err(ImageError::NotFound { .. }) => return Err(NoBase::Missing),
             Err(e) => return Err(NoBase::Damaged(e.to_string())),
         };

@@ -35,6 +35,16 @@ pub enum ImageError {
         /// A near name.
         hint: Option<String>,
     },
+    /// None of the images under a name is for the platform that is wanted.
+    #[error("{name} has no image for {wanted}, only for {has} (--platform says which)")]
+    Platform {
+        /// As the user wrote it.
+        name: String,
+        /// What is wanted.
+        wanted: String,
+        /// What there is.
+        has: String,
+    },
     /// Several images have an id that begins so.
     #[error("{prefix:?} is the beginning of several image IDs: {}; write more of it", list(ids))]
     Ambiguous {

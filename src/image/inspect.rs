@@ -1,6 +1,8 @@
 //! `inspect`: an image as the JSON that Docker's API gives.
 
 use super::{Image, Images, documents};
+use crate::digest::ImageId;
+use crate::oci::Descriptor;
 use crate::reference::Reference;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -17,7 +19,7 @@ impl Images {
         let config = &image.config;
         let size = self.size(image, &mut HashMap::new());
         let mut out = json!({
-            "Id": image.id.to_string(),
+            "Id": image.shown_id().to_string(),
             "RepoTags": image.names.iter().map(Reference::familiar).collect::<Vec<_>>(),
             "RepoDigests": repo_digests(image),
             "Parent": "",
@@ -35,10 +37,15 @@ impl Images {
                 "Layers": config.rootfs.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>(),
             },
             "Metadata": { "LastTagTime": NEVER },
-            "Descriptor": image.descriptor,
+            "Descriptor": image.target(),
         });
         if let (Some(variant), Some(fields)) = (&config.variant, out.as_object_mut()) {
             fields.insert("Variant".into(), variant.as_str().into());
+        }
+        if let (Some(several), Some(fields)) = (&image.several, out.as_object_mut()) {
+            let entry = |(entry, id): (&Descriptor, &ImageId)| json!({ "ID": id.to_string(), "Descriptor": entry, "Platform": entry.platform });
+            let images = several.index.images().zip(&several.ids).map(entry).collect();
+            fields.insert("Manifests".into(), Value::Array(images));
         }
         out
     }
@@ -46,7 +53,7 @@ impl Images {
 
 /// Gives `repository@digest` for each repository that the image has a name in.
 pub(super) fn repo_digests(image: &Image) -> Vec<String> {
-    let digest = &image.descriptor.digest;
+    let digest = &image.target().digest;
     let mut all: Vec<String> = image.names.iter().map(|n| n.with_digest(digest).familiar()).collect();
     all.sort();
     all.dedup();

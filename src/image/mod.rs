@@ -25,16 +25,17 @@ mod layers;
 mod list;
 mod load;
 mod merge;
+mod notes;
 mod output;
 mod pending;
 mod receive;
 mod remove;
 mod send;
+mod several;
 mod squash;
 mod time;
 mod validate;
 
-pub use adopt::RemoteDocument;
 pub use assemble::AssembleRequest;
 pub use base::NoBase;
 pub use documents::{CONFIG_LIMIT, Document, DocumentError, parse_config, parse_document};
@@ -45,11 +46,13 @@ pub use import::{ConfigEdit, ImportRequest};
 pub use list::{Filter, Listing};
 pub use load::{LayoutPick, LoadInput, Loaded};
 pub use merge::{Merged, merge};
+pub use notes::{Annotations, Notes, Place, parse_place};
 pub(crate) use output::split_csv;
 pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError, PushKind, compression};
 pub use receive::Receiver;
 pub use remove::Removed;
-pub use send::{Outgoing, Ready};
+pub use send::{Outgoing, Ready, outgoing_index};
+pub use several::{Member, Several};
 pub use time::{ago, format_time, parse_time};
 
 use crate::digest::{ChainId, Digest, ImageId, ResultId};
@@ -87,6 +90,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// All its names, sorted; none for a dangling image.
     pub names: Vec<Reference>,
+    /// Set when its names lead to images for several platforms, of which this is one.
+    pub several: Option<Box<Several>>,
 }
 
 impl Image {
@@ -196,13 +201,12 @@ impl Images {
     }
 
     /// Gives an image one more name. Gives the image that had the name before, if it was another.
-    pub fn tag(&self, id: &ImageId, name: &Reference) -> Result<Option<ImageId>, ImageError> {
+    pub fn tag(&self, image: &Image, name: &Reference) -> Result<Option<ImageId>, ImageError> {
         if name.digest().is_some() {
             let why = "a name that is given cannot have a digest: leave @sha256:... out";
             return Err(ImageError::Assemble(why.into()));
         }
-        let image = self.get(id)?;
-        let before = self.publish(&image.descriptor, Some(name))?;
+        let before = self.publish(image.target(), Some(name))?;
         // A damaged old image is no reason to fail.
         Ok(before.and_then(|old| self.read_image(&old, &[]).ok()).map(|old| old.id))
     }
@@ -241,12 +245,20 @@ impl Images {
     /// Finds the images whose ID begins so; damaged ones are passed over.
     fn find_id(&self, entries: &[Descriptor], prefix: &str) -> Vec<Image> {
         let mut found: HashMap<ImageId, Image> = HashMap::new();
+        let mut below: Vec<Image> = Vec::new();
+        let begins = |digest: &Digest| digest.encoded().starts_with(prefix);
         for entry in entries.iter().filter(|entry| !is_pending(entry)) {
-            if let Ok(image) = self.read_image(entry, entries)
-                && image.id.0.encoded().starts_with(prefix)
-            {
-                found.entry(image.id.clone()).or_insert(image);
+            let Ok(image) = self.read_image(entry, entries) else { continue };
+            if begins(image.shown_id()) {
+                found.entry(ImageId(image.shown_id().clone())).or_insert(image);
+            } else if image.several.is_some() && image.ids().iter().any(|id| begins(&id.0)) {
+                let members = self.members(&image).unwrap_or_default();
+                below.extend(members.into_iter().map(|(_, member)| member).filter(|m| begins(&m.id.0)));
             }
+        }
+        // one that has a place of its own wins
+        for image in below {
+            found.entry(image.id.clone()).or_insert(image);
         }
         let mut found: Vec<Image> = found.into_values().collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -260,19 +272,32 @@ impl Images {
             self.settle(entry)?;
             return Err(ImageError::Pending { why: "it is being replaced just now".into() });
         }
-        let bytes = self.store.blobs().read(&entry.digest, MANIFEST_LIMIT)?;
-        let manifest = match documents::parse_document(&bytes, &entry.media_type)? {
-            Document::Manifest(manifest) => manifest,
-            Document::Index(_) => return Err(ImageError::Archive("the store's index names an index".into())),
-        };
-        let config = self.store.blobs().read(&manifest.config.digest, CONFIG_LIMIT)?;
-        let config = documents::parse_config(&config)?;
-        documents::check_pair(manifest.layers.len(), &config)?;
         let same = entries.iter().filter(|e| e.digest == entry.digest);
         let mut names: Vec<Reference> = same.filter_map(index::name_of).collect();
         names.sort();
-        let descriptor = Descriptor { annotations: Default::default(), ..entry.clone() };
-        Ok(Image { id: ImageId(manifest.config.digest.clone()), descriptor, manifest, config, names })
+        match several::is_index(entry) {
+            true => self.read_several(entry, names),
+            false => self.read_manifest(entry, names),
+        }
+    }
+
+    /// Reads the documents of one image and checks them against each other.
+    fn read_manifest(&self, entry: &Descriptor, names: Vec<Reference>) -> Result<Image, ImageError> {
+        let manifest = self.parse_manifest(entry)?;
+        let config = self.store.blobs().read(&manifest.config.digest, CONFIG_LIMIT)?;
+        let config = documents::parse_config(&config)?;
+        documents::check_pair(manifest.layers.len(), &config)?;
+        let descriptor = Descriptor { annotations: Default::default(), platform: None, ..entry.clone() };
+        let id = ImageId(manifest.config.digest.clone());
+        Ok(Image { id, descriptor, manifest, config, names, several: None })
+    }
+
+    fn parse_manifest(&self, entry: &Descriptor) -> Result<Manifest, ImageError> {
+        let bytes = self.store.blobs().read(&entry.digest, MANIFEST_LIMIT)?;
+        match documents::parse_document(&bytes, &entry.media_type)? {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(_) => Err(ImageError::Archive("an index of the store names an index".into())),
+        }
     }
 }
 

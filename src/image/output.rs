@@ -4,6 +4,7 @@
 //! and not after the build.
 
 use super::export::{ExportFormat, ExportOptions};
+use super::notes::{Place, parse_place};
 use crate::layer::compress::Compression;
 use crate::reference::Reference;
 use std::path::PathBuf;
@@ -60,8 +61,8 @@ pub struct ParseOutputError {
 
 const TYPES: &str = "image, registry, docker, oci, tar, local or cacheonly";
 /// Keys that BuildKit has and that say nothing here: attestations and the containerd store.
-const WITHOUT_MEANING: [&str; 6] =
-    ["unpack", "store", "dangling-name-prefix", "name-canonical", "attestation-prefix", "platform-split"];
+const WITHOUT_MEANING: [&str; 5] =
+    ["unpack", "store", "dangling-name-prefix", "name-canonical", "attestation-prefix"];
 
 impl OutputSpec {
     /// Reads the value of one `--output`. A bare path is `type=local,dest=PATH`, a bare `-` is `type=tar,dest=-`.
@@ -125,6 +126,7 @@ impl Fields {
                 }
             }
             "tar" => self.archive = Some(boolean(key, value)?),
+            "platform-split" => self.options.split = Some(boolean(key, value)?),
             "mode" => self.delete = choice(key, value, &["copy", "delete"])? == 1,
             "compression" => self.compression = Some(value.to_owned()),
             "compression-level" => {
@@ -145,7 +147,7 @@ impl Fields {
     }
 
     /// `annotation.KEY` and `annotation-manifest.KEY` go into the manifest, `annotation-index.KEY` into the index,
-    /// `annotation-manifest-descriptor.KEY` into the entry of the index; a `[platform]` before the dot is read over.
+    /// `annotation-manifest-descriptor.KEY` into the entry of the index; with `[platform]` before the dot only for it.
     fn annotation(&mut self, key: &str, value: &str) -> Result<(), String> {
         let unknown = || {
             format!(
@@ -153,17 +155,19 @@ impl Fields {
                  rewrite-timestamp, mode, annotation.KEY)"
             )
         };
-        let (place, name) = key.split_once('.').ok_or_else(unknown)?;
-        let place = place.split_once('[').map_or(place, |(p, _)| p);
-        let to = match place {
-            "annotation" | "annotation-manifest" => &mut self.options.annotations,
-            "annotation-index" => &mut self.options.index_annotations,
-            "annotation-manifest-descriptor" | "annotation-index-descriptor" => {
-                &mut self.options.descriptor_annotations
+        // a platform may hold dots, too
+        let from = key.find(']').unwrap_or(0);
+        let dot = from + key[from..].find('.').ok_or_else(unknown)?;
+        let (place, name) = (&key[..dot], &key[dot + 1..]);
+        let place = match place.strip_prefix("annotation") {
+            Some("") => (Place::Manifest, None),
+            Some(place) => {
+                let place = place.strip_prefix('-').map_or_else(|| format!("manifest{place}"), str::to_owned);
+                parse_place(&place).ok_or_else(unknown)?
             }
-            _ => return Err(unknown()),
+            None => return Err(unknown()),
         };
-        to.insert(name.to_owned(), value.to_owned());
+        self.options.notes.add(place.0, place.1, name, value);
         Ok(())
     }
 
@@ -283,6 +287,7 @@ fn quoted_field(mut rest: &str) -> Result<(String, &str), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::Platform;
 
     fn export(text: &str) -> (ExportFormat, Dest, ExportOptions) {
         let spec = OutputSpec::parse(text).unwrap();
@@ -320,10 +325,15 @@ mod tests {
         );
         assert_eq!(options.compression, Some(Compression::Zstd(19)));
         assert!(options.rewrite_timestamp && !options.force_compression);
-        assert_eq!(options.annotations.get("a.b").map(String::as_str), Some("c=d"));
+        let amd: Platform = "linux/amd64".parse().unwrap();
+        assert_eq!(options.notes.manifest(&amd).get("a.b").map(String::as_str), Some("c=d"));
         let (_, _, options) = export("type=oci,dest=x,compression-level=1,annotation-index[linux/amd64].k=v");
         assert_eq!(options.compression, Some(Compression::Gzip(1)));
-        assert_eq!(options.index_annotations.get("k").map(String::as_str), Some("v"));
+        assert_eq!(options.notes.index().get("k").map(String::as_str), Some("v"));
+        let (_, _, options) = export(
+            "type=oci,dest=x,annotation-manifest-descriptor[linux/arm64].a.b=v,annotation[linux/amd64].k=v",
+        );
+        assert!(options.notes.descriptor(&amd).is_empty() && options.notes.manifest(&amd).contains_key("k"));
     }
 
     #[test]

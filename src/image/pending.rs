@@ -167,7 +167,9 @@ impl Images {
     pub(super) fn needs(&self, entry: &Descriptor) -> Result<Needs, ImageError> {
         let mut needs = Needs { blobs: vec![entry.digest.clone()], ..Needs::default() };
         if !is_pending(entry) {
-            needs.add(&self.read_image(entry, &[])?);
+            for (_, image) in self.members(&self.read_image(entry, &[])?)? {
+                needs.add(&image);
+            }
             return Ok(needs);
         }
         let pending = self.read_pending(&entry.digest)?;
@@ -187,6 +189,7 @@ impl Images {
 
 impl Needs {
     fn add(&mut self, image: &Image) {
+        self.blobs.push(image.descriptor.digest.clone());
         self.blobs.push(image.id.0.clone());
         self.blobs.extend(image.manifest.layers.iter().map(|layer| layer.digest.clone()));
         self.results.extend(chain_ids(&image.config).iter().map(ResultId::chain));

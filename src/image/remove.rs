@@ -39,12 +39,18 @@ impl Images {
             return self.remove_name(text, force, in_use);
         }
         let image = self.resolve(text)?;
+        if image.several.is_none() && !self.entries()?.iter().any(|e| e.digest == image.descriptor.digest) {
+            let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
+            let whole = if names.is_empty() { "an image".to_owned() } else { names.join(", ") };
+            let why = format!("it is one of several in {whole}, which can be removed as a whole");
+            return Err(ImageError::InUse { image: text.to_owned(), why });
+        }
         if image.names.len() > 1 && !force {
             let names: Vec<String> = image.names.iter().map(Reference::familiar).collect();
             let why = format!("it has several names ({}): remove them, or use --force", names.join(", "));
             return Err(ImageError::InUse { image: text.to_owned(), why });
         }
-        self.check_free(text, &image.id, force, in_use)?;
+        self.check_free(text, image.ids(), force, in_use)?;
         self.delete(&image)
     }
 
@@ -57,7 +63,7 @@ impl Images {
         let name: Reference = text.parse()?;
         match self.resolve(text) {
             Ok(image) if image.names.len() == 1 => {
-                self.check_free(text, &image.id, force, in_use)?;
+                self.check_free(text, image.ids(), force, in_use)?;
                 self.delete(&image)
             }
             // A damaged image can lose its name, too.
@@ -71,11 +77,11 @@ impl Images {
     fn check_free(
         &self,
         text: &str,
-        id: &ImageId,
+        ids: &[ImageId],
         force: bool,
         in_use: &dyn Fn(&ImageId) -> Option<String>,
     ) -> Result<(), ImageError> {
-        match in_use(id) {
+        match ids.iter().find_map(in_use) {
             Some(user) if !force => {
                 let why = format!("{user} uses it: remove that, or use --force");
                 Err(ImageError::InUse { image: text.to_owned(), why })
@@ -101,23 +107,24 @@ impl Images {
 
     fn delete_if(&self, image: &Image, agreed: &dyn Fn(&Image) -> bool) -> Result<Vec<Removed>, ImageError> {
         let mut removed = Vec::new();
-        let mut deleted = false;
+        let mut deleted = None;
         self.change_entries(|entries| {
-            let now = entries.iter().find(|e| e.digest == image.descriptor.digest);
-            let now = now.map(|entry| self.read_image(entry, entries)).transpose()?;
-            if !now.as_ref().is_some_and(agreed) {
+            let Some(entry) = entries.iter().find(|e| e.digest == image.target().digest) else {
+                return Ok(());
+            };
+            if !agreed(&self.read_image(entry, entries)?) {
                 return Ok(());
             }
-            deleted = true;
-            let ours = |e: &Descriptor| e.digest == image.descriptor.digest;
+            deleted = Some(self.needs(entry)?.blobs);
+            let ours = |e: &Descriptor| e.digest == image.target().digest;
             removed.extend(entries.iter().filter(|e| ours(e)).filter_map(name_of).map(Removed::Untagged));
             entries.retain(|e| !ours(e));
             Ok(())
         })?;
-        if deleted {
+        if let Some(blobs) = deleted {
             // the list is on disk without it: a crash from here on leaves blobs too many, never an image too few
-            self.sweep(image)?;
-            removed.push(Removed::Deleted(image.id.clone()));
+            self.sweep(blobs)?;
+            removed.extend(image.ids().iter().cloned().map(Removed::Deleted));
         }
         Ok(removed)
     }
@@ -142,7 +149,7 @@ impl Images {
 
     /// Removes the blobs of an image that is listed no more. While somebody else uses blobs that no name points to
     /// yet, they stay for the garbage collector.
-    fn sweep(&self, image: &Image) -> Result<(), ImageError> {
+    fn sweep(&self, blobs: Vec<Digest>) -> Result<(), ImageError> {
         let Some(_alone) = self.store.try_lock(BLOB_LOCK, LockKind::Exclusive)? else { return Ok(()) };
         let mut used: HashSet<Digest> = HashSet::new();
         for entry in &self.entries()? {
@@ -150,15 +157,9 @@ impl Images {
             let Ok(needs) = self.needs(entry) else { return Ok(()) };
             used.extend(needs.blobs);
         }
-        for digest in blobs(image).into_iter().filter(|d| !used.contains(d)) {
+        for digest in blobs.into_iter().filter(|d| !used.contains(d)) {
             self.store.blobs().remove(&digest)?;
         }
         Ok(())
     }
-}
-
-fn blobs(image: &Image) -> Vec<Digest> {
-    let mut all = vec![image.descriptor.digest.clone(), image.id.0.clone()];
-    all.extend(image.manifest.layers.iter().map(|l| l.digest.clone()));
-    all
 }

@@ -5,9 +5,11 @@
 //! An image of which nothing has to be made keeps its manifest to the byte, and so its digest.
 
 use super::documents::{self, CONFIG_LIMIT, MANIFEST_LIMIT};
+use super::export::layout::in_index;
 use super::export::pack::as_stored;
 use super::layers::LayerSource;
-use super::{ExportOptions, Image, ImageError, Images};
+use super::several::new_index;
+use super::{Annotations, ExportOptions, Image, ImageError, Images};
 use crate::digest::DiffId;
 use crate::layer::Compression;
 use crate::oci::{Descriptor, Manifest, media_type};
@@ -62,6 +64,22 @@ impl Images {
             _held: held,
         })
     }
+}
+
+/// Gives the index of images that go out, for manifests that are the images' in order.
+pub fn outgoing_index(
+    image: &Image,
+    members: &[(Descriptor, Image)],
+    manifests: &[Descriptor],
+    options: &ExportOptions,
+) -> (Descriptor, Vec<u8>) {
+    let entries = members.iter().zip(manifests);
+    let entries = entries.map(|((before, member), new)| in_index(new.clone(), before, member, options));
+    let kept = image.several.as_ref().map(|several| several.index.annotations.clone());
+    let mut annotations = kept.unwrap_or_default();
+    annotations.extend(options.notes.index());
+    let bytes = documents::to_json(&new_index(entries.collect(), annotations));
+    (documents::describe(media_type::INDEX, &bytes), bytes)
 }
 
 impl Outgoing<'_> {
@@ -127,7 +145,7 @@ impl Outgoing<'_> {
             return Ok((self.image.descriptor.clone(), bytes));
         }
         let mut annotations = self.image.manifest.annotations.clone();
-        annotations.extend(self.options.annotations.clone());
+        annotations.extend(self.notes());
         let manifest = documents::to_json(&Manifest {
             schema_version: 2,
             media_type: Some(media_type::MANIFEST.into()),
@@ -138,9 +156,14 @@ impl Outgoing<'_> {
         Ok((documents::describe(media_type::MANIFEST, &manifest), manifest))
     }
 
+    /// Gives the annotations that the manifest gets on its way.
+    fn notes(&self) -> Annotations {
+        self.options.notes.manifest(&self.image.platform())
+    }
+
     /// Whether the stored manifest is the one that goes out.
     fn is_untouched(&self) -> bool {
-        self.options.annotations.is_empty() && self.sources.iter().all(|s| self.goes_as_stored(s))
+        self.notes().is_empty() && self.sources.iter().all(|s| self.goes_as_stored(s))
     }
 
     /// A blob that others made stays what it is, even where it is not here any more and only a registry has it.

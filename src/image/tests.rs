@@ -575,8 +575,8 @@ fn many_taggers_at_once_lose_nothing() {
     std::thread::scope(|scope| {
         for n in 0..8 {
             let images = space.images.clone();
-            let id = image.id.clone();
-            scope.spawn(move || images.tag(&id, &format!("name{n}").parse().unwrap()).unwrap());
+            let image = image.clone();
+            scope.spawn(move || images.tag(&image, &format!("name{n}").parse().unwrap()).unwrap());
         }
     });
     assert_eq!(space.images.get(&image.id).unwrap().names.len(), 9);
@@ -622,7 +622,7 @@ fn a_wrong_request_is_refused() {
     };
     assert!(matches!(space.images.assemble(request), Err(ImageError::Assemble(_))));
     let pinned: Reference = format!("a@{}", base.descriptor.digest).parse().unwrap();
-    assert!(space.images.tag(&base.id, &pinned).is_err());
+    assert!(space.images.tag(&base, &pinned).is_err());
 }
 
 #[test]

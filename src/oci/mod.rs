@@ -4,8 +4,10 @@
 //! image spec v1.3; unknown fields of a base's config are kept in `other`, so that nothing is lost by rewriting it.
 
 mod config;
+mod index;
 
 pub use config::{Config, Healthcheck, History, ImageConfig, RootFs};
+pub use index::Index;
 
 use crate::digest::Digest;
 use crate::platform::Platform;
@@ -69,22 +71,6 @@ pub struct Manifest {
     pub config: Descriptor,
     /// Lowest first.
     pub layers: Vec<Descriptor>,
-    /// Free notes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// A list of manifests (image-spec image-index.md).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Index {
-    /// Always 2.
-    pub schema_version: u32,
-    /// Must agree with the descriptor that points here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub media_type: Option<String>,
-    /// Manifests or further indexes.
-    pub manifests: Vec<Descriptor>,
     /// Free notes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

@@ -1,5 +1,6 @@
 //! What a stage stands on and what `--from` names: a stage, an image, a context or nothing.
 
+use super::env::Env;
 use super::op::{BaseImage, BaseImageError, CopyOp, CopySource, From, ImageOp, Op, Role};
 use super::options::NamedContext;
 use super::planner::{Planner, Step};
@@ -96,7 +97,8 @@ impl Planner<'_> {
         self.checks.base_platform(shown, &head.wanted, &got, head.line);
         let platform = if head.explicit { head.wanted.clone() } else { got };
         let vertex = self.image_vertex(name, &base, self.lines_of(head.line.span));
-        steps.push(Step { vertex, text: format!("FROM {shown}") });
+        let label = self.platform_label(&platform, &Env::default());
+        steps.push(Step { vertex, platform: label, text: format!("FROM {shown}") });
         let config = inherited_config(&base.config);
         Ok(StageState::new(vertex, config, Some(base), platform))
     }
@@ -126,7 +128,8 @@ impl Planner<'_> {
         };
         let lines = self.lines_of(head.line.span);
         let vertex = self.vertex(Op::Copy(Box::new(op)), vec![(Role::Base, scratch)], lines, false);
-        steps.push(Step { vertex, text: format!("FROM {key}") });
+        let label = self.platform_label(&head.wanted, &Env::default());
+        steps.push(Step { vertex, platform: label, text: format!("FROM {key}") });
         let mut state = StageState::new(scratch, config, None, head.wanted.clone());
         // a layer needs a line of history
         state.stack(vertex, format!("FROM {key}{}", wording::SUFFIX));

@@ -40,6 +40,11 @@ impl GraphBuilder {
         self.graph[vertex].label = label;
     }
 
+    /// Gives the whole graph.
+    pub(super) fn into_graph(self) -> BuildGraph {
+        self.graph
+    }
+
     /// Gives the graph without the vertices that `target` does not need, and says where the others went.
     pub(super) fn finish(self, target: NodeIndex) -> (BuildGraph, HashMap<NodeIndex, NodeIndex>) {
         let mut needed = vec![false; self.graph.node_count()];

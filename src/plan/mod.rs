@@ -13,6 +13,7 @@ mod checks;
 mod chmod;
 mod env;
 mod expose;
+mod join;
 mod lower;
 mod op;
 mod options;
@@ -28,6 +29,7 @@ mod wording;
 mod words;
 
 pub use crate::dockerfile::lint::Warning;
+pub use join::{Joint, join};
 pub use op::*;
 pub use options::{NamedContext, PlanOptions};
 pub use output::{Outline, OutlineArg, OutlineNeed, Plan, PlannedHistory};

@@ -17,6 +17,8 @@ pub struct PlanOptions {
     pub labels: Vec<(String, String)>,
     /// `--platform`; when absent the build platform is meant, and a base image of another platform may change it.
     pub platform: Option<Platform>,
+    /// Write platforms into the labels of steps, since the build is for several.
+    pub label_platforms: bool,
     /// Where the build runs: `BUILDPLATFORM`.
     pub build_platform: Platform,
     /// `--no-cache`: every RUN, COPY and ADD runs.
@@ -47,6 +49,7 @@ impl PlanOptions {
             target: None,
             labels: Vec::new(),
             platform: None,
+            label_platforms: false,
             build_platform: Platform::host(),
             no_cache: false,
             no_cache_filter: Vec::new(),

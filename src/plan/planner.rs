@@ -49,6 +49,8 @@ pub(super) struct Planner<'a> {
 /// A step of a stage as it will be numbered.
 pub(super) struct Step {
     pub(super) vertex: NodeIndex,
+    /// Of a build for several platforms for which one it is, with a space behind.
+    pub(super) platform: String,
     pub(super) text: String,
 }
 
@@ -242,6 +244,24 @@ impl<'a> Planner<'a> {
         self.options.no_cache || self.options.no_cache_filter.iter().any(named)
     }
 
+    /// Gives what a label says about the platform of a step: its programs', and the one that they work for as far as the
+    /// stage has asked for it.
+    pub(super) fn platform_label(&self, own: &Platform, env: &Env) -> String {
+        if !self.options.label_platforms {
+            return String::new();
+        }
+        let asked = ["TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT"];
+        let target = self.options.target_platform();
+        match asked.iter().any(|name| env.get(name).is_some()) {
+            true if target.os != own.os => format!("{own}->{target} "),
+            true if target.architecture != own.architecture => {
+                let variant = target.variant.as_ref().map(|v| format!("/{v}")).unwrap_or_default();
+                format!("{own}->{}{variant} ", target.architecture)
+            }
+            _ => format!("{own} "),
+        }
+    }
+
     /// Labels the steps of a stage: `[name 2/5] RUN make`. A vertex that another stage has too keeps its first label.
     fn number(&mut self, index: usize, steps: &[Step]) {
         let total = steps.len();
@@ -252,7 +272,7 @@ impl<'a> Planner<'a> {
         };
         for (number, step) in steps.iter().enumerate() {
             if self.graph.label(step.vertex).is_empty() {
-                let label = format!("[{name}{:width$}/{total}] {}", number + 1, step.text);
+                let label = format!("[{}{name}{:width$}/{total}] {}", step.platform, number + 1, step.text);
                 self.graph.set_label(step.vertex, label);
             }
         }

@@ -7,7 +7,7 @@ use super::ShareError;
 use crate::digest::{CacheKey, ContentId, DiffId, ResultId};
 use crate::oci::Descriptor;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Longest document in bytes.
 pub(super) const LIMIT: u64 = 64 << 20;
@@ -99,6 +99,24 @@ pub(super) struct MountEntry {
 }
 
 impl Document {
+    /// Takes in what another cache knows; of two entries for a result the one with a layer counts.
+    pub(super) fn extend(&mut self, other: Self) {
+        let mut known: HashMap<_, usize> = self.results.iter().enumerate().map(|(n, r)| (r.id, n)).collect();
+        for result in other.results {
+            match known.get(&result.id) {
+                Some(&n) if self.results[n].layer.is_none() => self.results[n] = result,
+                Some(_) => {}
+                None => {
+                    known.insert(result.id, self.results.len());
+                    self.results.push(result);
+                }
+            }
+        }
+        self.steps.extend(other.steps);
+        self.memos.extend(other.memos);
+        self.mounts.extend(other.mounts);
+    }
+
     /// Makes an empty one.
     pub(super) fn new() -> Self {
         Self { version: VERSION, ..Self::default() }

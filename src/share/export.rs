@@ -19,7 +19,6 @@ use crate::digest::{CacheKey, ContentId, ResultId};
 use crate::layer::Compression;
 use crate::oci::media_type;
 use crate::plan::{BuildGraph, Role};
-use crate::platform::Platform;
 use crate::registry::{Client, Flags, Settings};
 use crate::snapshot::{SnapshotError, Snapshots};
 use crate::solve::Memo;
@@ -286,8 +285,8 @@ fn note_name(id: &ResultId, how: Compression) -> [u8; 32] {
 fn target(spec: &ExportSpec, flags: &Flags) -> Result<(Box<dyn CacheTarget>, usize), ShareError> {
     Ok(match &spec.at {
         Where::Registry(name) => {
-            let (client, platform) = (Client::new(Settings::with_flags(flags)?), Platform::host());
-            (Box::new(Repository { client, name: name.clone(), platform }), AT_ONCE)
+            let client = Client::new(Settings::with_flags(flags)?);
+            (Box::new(Repository { client, name: name.clone(), platforms: Vec::new() }), AT_ONCE)
         }
         Where::Local { dir, tag, .. } => (Box::new(Layout::target(dir, tag)?), AT_ONCE),
         Where::S3(bucket) => (Box::new(Store3::new(bucket)?), bucket.upload_parallelism),

@@ -31,7 +31,7 @@ use std::time::Instant;
 pub struct Imports {
     specs: Vec<ImportSpec>,
     flags: Flags,
-    platform: Platform,
+    platforms: Vec<Platform>,
     snapshots: Snapshots,
     sink: Arc<dyn EventSink>,
     steps: Arc<AtomicUsize>,
@@ -62,13 +62,13 @@ impl Imports {
     pub fn new(
         specs: &[ImportSpec],
         flags: &Flags,
-        platform: Platform,
+        platforms: Vec<Platform>,
         snapshots: Snapshots,
         sink: Arc<dyn EventSink>,
         steps: Arc<AtomicUsize>,
     ) -> Self {
         let (loaded, lost) = (OnceLock::new(), Mutex::default());
-        Self { specs: specs.to_vec(), flags: flags.clone(), platform, snapshots, sink, steps, loaded, lost }
+        Self { specs: specs.to_vec(), flags: flags.clone(), platforms, snapshots, sink, steps, loaded, lost }
     }
 
     /// Strikes results off: their files cannot be had.
@@ -104,7 +104,7 @@ impl Imports {
             let bytes = format!("{text}\n").into_bytes();
             self.sink.send(Event::Log { step, stream: Stream::Stderr, bytes });
         };
-        let (name, found) = match source(spec, &self.flags, &self.platform) {
+        let (name, found) = match source(spec, &self.flags, &self.platforms) {
             Ok(source) => {
                 let name = source.name();
                 self.sink.send(Event::Started { step, name: format!("importing cache from {name}") });
@@ -234,12 +234,16 @@ impl SharedResults for Imports {
 }
 
 /// Opens what a `--cache-from` names.
-fn source(spec: &ImportSpec, flags: &Flags, platform: &Platform) -> Result<Arc<dyn CacheSource>, ShareError> {
+fn source(
+    spec: &ImportSpec,
+    flags: &Flags,
+    platforms: &[Platform],
+) -> Result<Arc<dyn CacheSource>, ShareError> {
     Ok(match &spec.at {
         Where::Registry(name) => Arc::new(Repository {
             client: Client::new(Settings::with_flags(flags)?),
             name: name.clone(),
-            platform: platform.clone(),
+            platforms: platforms.to_vec(),
         }),
         Where::Local { dir, tag, digest } => Arc::new(Layout::source(dir, tag, digest.clone())),
         Where::S3(bucket) => Arc::new(Store3::new(bucket)?),

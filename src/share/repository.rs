@@ -1,13 +1,13 @@
 //! A cache in a repository of a registry: `type=registry,ref=...`.
 
-use super::document::{self, Document};
+use super::document as cache;
 use super::inline;
 use super::lasting::place_of;
 use super::manifest::{self, Found};
 use super::place::{CacheSource, CacheTarget, open};
 use super::{ExportSpec, ShareError};
-use crate::image::RemoteDocument;
-use crate::oci::Descriptor;
+use crate::image::{CONFIG_LIMIT, Document, DocumentError, parse_document};
+use crate::oci::{Descriptor, Manifest};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Resolved};
@@ -15,34 +15,43 @@ use crate::snapshot::LayerProvider;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Indexes in indexes that are followed.
-const MAX_DEPTH: usize = 3;
-/// Longest image config in bytes.
-const CONFIG_LIMIT: u64 = 16 << 20;
-
 /// A repository with the tag that is meant.
 pub(super) struct Repository {
     pub(super) client: Client,
     pub(super) name: Reference,
-    /// Which image's record is read from an index of images.
-    pub(super) platform: Platform,
+    /// Which images' records are read from an index of images.
+    pub(super) platforms: Vec<Platform>,
 }
 
 impl Repository {
-    /// Reads the record that an image carries.
-    fn of_image(&self, mut found: Resolved) -> Result<Option<Document>, ShareError> {
-        let wrong = |e: crate::image::ImageError| ShareError::Wrong(e.to_string());
-        for _ in 0..MAX_DEPTH {
-            let kind = &found.descriptor.media_type;
-            match RemoteDocument::read(&found.bytes, kind, &self.platform).map_err(wrong)? {
-                RemoteDocument::Index(chosen) => found = self.client.manifest(&self.name, &chosen)?,
-                RemoteDocument::Image(image) => {
-                    let config = self.client.blob_bytes(&self.name, &image.config, CONFIG_LIMIT)?;
-                    return inline::document(&image, &config);
-                }
+    /// Reads the records that an image carries: of an index that of each platform that the build is for.
+    fn of_image(&self, found: &Resolved) -> Result<Option<cache::Document>, ShareError> {
+        let wrong = |e: DocumentError| ShareError::Wrong(e.to_string());
+        let index = match parse_document(&found.bytes, &found.descriptor.media_type).map_err(wrong)? {
+            Document::Manifest(image) => return self.record(&image),
+            Document::Index(index) => index,
+        };
+        let mut all: Option<cache::Document> = None;
+        let mut read = Vec::new();
+        for entry in self.platforms.iter().filter_map(|platform| index.for_platform(platform)) {
+            if read.contains(&&entry.digest) {
+                continue;
+            }
+            read.push(&entry.digest);
+            let found = self.client.manifest(&self.name, entry)?;
+            let document = parse_document(&found.bytes, &found.descriptor.media_type).map_err(wrong)?;
+            if let Document::Manifest(image) = document
+                && let Some(record) = self.record(&image)?
+            {
+                all.get_or_insert_with(cache::Document::new).extend(record);
             }
         }
-        Ok(None)
+        Ok(all)
+    }
+
+    fn record(&self, image: &Manifest) -> Result<Option<cache::Document>, ShareError> {
+        let config = self.client.blob_bytes(&self.name, &image.config, CONFIG_LIMIT)?;
+        inline::document(image, &config)
     }
 }
 
@@ -65,17 +74,17 @@ impl CacheSource for Repository {
         true
     }
 
-    fn document(&self) -> Result<Option<Document>, ShareError> {
+    fn document(&self) -> Result<Option<cache::Document>, ShareError> {
         let found = match self.client.resolve(&self.name) {
             Err(error) if error.is_not_found() => return Ok(None),
             found => found?,
         };
         match manifest::read(&found.bytes)? {
             Found::Cache(config) => {
-                let bytes = self.client.blob_bytes(&self.name, &config, document::LIMIT)?;
-                Document::parse(&bytes).map(Some)
+                let bytes = self.client.blob_bytes(&self.name, &config, cache::LIMIT)?;
+                cache::Document::parse(&bytes).map(Some)
             }
-            Found::Other => self.of_image(found),
+            Found::Other => self.of_image(&found),
         }
     }
 }
@@ -93,7 +102,7 @@ impl CacheTarget for Repository {
         Ok(())
     }
 
-    fn publish(&self, document: &Document, spec: &ExportSpec) -> Result<(), ShareError> {
+    fn publish(&self, document: &cache::Document, spec: &ExportSpec) -> Result<(), ShareError> {
         let written = manifest::write(document, spec);
         let bytes = || Ok(Box::new(io::Cursor::new(written.document.clone())) as Box<dyn Read + Send>);
         self.client.upload(&self.name, &written.config, None, &bytes)?;

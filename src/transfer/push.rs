@@ -6,7 +6,7 @@
 use super::error::TransferError;
 use super::steps::Step;
 use crate::digest::DiffId;
-use crate::image::{ExportOptions, Image, Images, Outgoing};
+use crate::image::{ExportOptions, Image, Images, Outgoing, outgoing_index};
 use crate::oci::Descriptor;
 use crate::progress::{EventSink, Outcome};
 use crate::reference::Reference;
@@ -53,21 +53,35 @@ struct Brought {
 }
 
 impl Push<'_> {
-    /// Brings an image under a name into its registry.
+    /// Brings an image under a name into its registry; of one for several platforms all, and their index.
     ///
     /// # Errors
     /// Access is denied, a layer is missing or damaged here, or no usable answer: the name there is what it was.
     pub fn image(&self, image: &Image, name: &Reference) -> Result<Pushed, TransferError> {
+        match &image.several {
+            None => self.one(image, name, self.by_digest, 0),
+            Some(_) => self.several(image, name),
+        }
+    }
+
+    /// Brings one image; its layers are shown as steps behind the first so many.
+    fn one(
+        &self,
+        image: &Image,
+        name: &Reference,
+        by_digest: bool,
+        steps: usize,
+    ) -> Result<Pushed, TransferError> {
         let outgoing = self.images.outgoing(image, self.options)?;
-        if let Some(done) = self.unchanged(&outgoing, name)? {
+        if let Some(done) = self.unchanged(&outgoing, name, by_digest)? {
             return Ok(done);
         }
         let siblings = self.siblings(name)?;
-        let layers = self.layers(&outgoing, name, &siblings)?;
+        let layers = self.layers(&outgoing, name, &siblings, steps)?;
         self.config(&outgoing, name)?;
         let listed = layers.iter().map(|layer| layer.blob.clone()).collect();
         let (descriptor, bytes) = outgoing.manifest(listed)?;
-        match self.by_digest {
+        match by_digest {
             true => self.client.put_manifest(&name.with_digest(&descriptor.digest), &descriptor, &bytes)?,
             false => self.client.put_manifest(name, &descriptor, &bytes)?,
         }
@@ -76,20 +90,68 @@ impl Push<'_> {
         Ok(Pushed { descriptor, layers, sent })
     }
 
-    /// Says whether the name in the registry is this image's already.
-    fn unchanged(&self, outgoing: &Outgoing<'_>, name: &Reference) -> Result<Option<Pushed>, TransferError> {
-        let known: Option<Vec<Descriptor>> = (0..outgoing.layers()).map(|l| outgoing.known(l)).collect();
-        let Some(known) = known else { return Ok(None) };
-        let (descriptor, _) = outgoing.manifest(known.clone())?;
-        let asked = if self.by_digest { name.with_digest(&descriptor.digest) } else { name.clone() };
-        match self.client.head(&asked) {
-            Ok(Some(there)) if there.digest == descriptor.digest => {
-                let layers = known.into_iter().map(|layer| (layer, Upload::Present)).collect();
-                Ok(Some(Pushed { descriptor, layers, sent: 0 }))
-            }
-            // somebody may be allowed to write and not to read
-            _ => Ok(None),
+    /// Brings all images of an index, each under its digest, and at last the index.
+    fn several(&self, image: &Image, name: &Reference) -> Result<Pushed, TransferError> {
+        let members = self.images.members(image)?;
+        if let Some(done) = self.unchanged_index(image, &members, name)? {
+            return Ok(done);
         }
+        let mut done = Pushed { descriptor: image.target().clone(), layers: Vec::new(), sent: 0 };
+        let mut manifests = Vec::with_capacity(members.len());
+        for (_, member) in &members {
+            let pushed = self.one(member, name, true, done.layers.len())?;
+            manifests.push(pushed.descriptor);
+            done.layers.extend(pushed.layers);
+            done.sent += pushed.sent;
+        }
+        let (descriptor, bytes) = outgoing_index(image, &members, &manifests, self.options);
+        match self.by_digest {
+            true => self.client.put_manifest(&name.with_digest(&descriptor.digest), &descriptor, &bytes)?,
+            false => self.client.put_manifest(name, &descriptor, &bytes)?,
+        }
+        Ok(Pushed { descriptor, ..done })
+    }
+
+    /// Says whether the name in the registry is this index's already, as [`Push::unchanged`].
+    fn unchanged_index(
+        &self,
+        image: &Image,
+        members: &[(Descriptor, Image)],
+        name: &Reference,
+    ) -> Result<Option<Pushed>, TransferError> {
+        let (mut manifests, mut layers) = (Vec::new(), Vec::new());
+        for (_, member) in members {
+            let outgoing = self.images.outgoing(member, self.options)?;
+            let Some(known) = known_layers(&outgoing) else { return Ok(None) };
+            manifests.push(outgoing.manifest(known.clone())?.0);
+            layers.extend(known.into_iter().map(|layer| (layer, Upload::Present)));
+        }
+        let (descriptor, _) = outgoing_index(image, members, &manifests, self.options);
+        let there = self.is_there(&descriptor, name, self.by_digest);
+        Ok(there.then_some(Pushed { descriptor, layers, sent: 0 }))
+    }
+
+    /// Says whether a name, or none but the digest, leads to a manifest already.
+    fn is_there(&self, wanted: &Descriptor, name: &Reference, by_digest: bool) -> bool {
+        let asked = if by_digest { name.with_digest(&wanted.digest) } else { name.clone() };
+        // somebody may be allowed to write and not to read
+        matches!(self.client.head(&asked), Ok(Some(there)) if there.digest == wanted.digest)
+    }
+
+    /// Says whether the name in the registry is this image's already.
+    fn unchanged(
+        &self,
+        outgoing: &Outgoing<'_>,
+        name: &Reference,
+        by_digest: bool,
+    ) -> Result<Option<Pushed>, TransferError> {
+        let Some(known) = known_layers(outgoing) else { return Ok(None) };
+        let (descriptor, _) = outgoing.manifest(known.clone())?;
+        if !self.is_there(&descriptor, name, by_digest) {
+            return Ok(None);
+        }
+        let layers = known.into_iter().map(|layer| (layer, Upload::Present)).collect();
+        Ok(Some(Pushed { descriptor, layers, sent: 0 }))
     }
 
     /// Finds for each layer another repository of the same registry that should have it: where an image with this layer
@@ -124,6 +186,7 @@ impl Push<'_> {
         outgoing: &Outgoing<'_>,
         name: &Reference,
         siblings: &HashMap<DiffId, String>,
+        steps: usize,
     ) -> Result<Vec<Brought>, TransferError> {
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let done: Mutex<Vec<(usize, Brought)>> = Mutex::default();
@@ -134,7 +197,7 @@ impl Push<'_> {
                 if layer >= outgoing.layers() {
                     return;
                 }
-                match self.layer(outgoing, layer, name, siblings) {
+                match self.layer(outgoing, layer, name, siblings, steps) {
                     Ok(sent) => done.lock().unwrap_or_else(PoisonError::into_inner).push((layer, sent)),
                     Err(error) => {
                         stop.store(true, Ordering::Relaxed);
@@ -162,13 +225,14 @@ impl Push<'_> {
         layer: usize,
         name: &Reference,
         siblings: &HashMap<DiffId, String>,
+        steps: usize,
     ) -> Result<Brought, TransferError> {
         let known = outgoing.known(layer);
         let (blob, size) = match &known {
             Some(known) => (&known.digest, known.size),
             None => (&outgoing.diff_id(layer).0, outgoing.size(layer)),
         };
-        let step = Arc::new(Step::begin(&self.sink, layer + 1, "push", blob, size));
+        let step = Arc::new(Step::begin(&self.sink, steps + layer + 1, "push", blob, size));
         let brought = self.bring(outgoing, layer, known, name, siblings, &step);
         step.end(match &brought {
             Ok(Brought { how: Upload::Sent, .. }) => Outcome::Done,
@@ -214,6 +278,11 @@ impl Push<'_> {
         let sent = blob.size;
         Ok(Brought { blob, how: Upload::Sent, sent })
     }
+}
+
+/// Lists the blobs of all layers, if they are known without being made.
+fn known_layers(outgoing: &Outgoing<'_>) -> Option<Vec<Descriptor>> {
+    (0..outgoing.layers()).map(|layer| outgoing.known(layer)).collect()
 }
 
 /// Tells how far a layer is.

@@ -29,16 +29,17 @@ pub(in crate::cli) struct BuildArgs {
     /// Stage to build [default: the last]
     #[arg(long, value_name = "STAGE")]
     pub(super) target: Option<String>,
-    /// Platform of the image, for example linux/arm64
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
-    pub(super) platform: Option<String>,
+    /// Platform of the image, for example linux/arm64; several, with commas or repeated, make an index of one image each
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',', env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(super) platform: Vec<String>,
     /// Run every step of these stages even when its result is known
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(super) no_cache_filter: Vec<String>,
     /// Label of the image; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) label: Vec<String>,
-    /// Annotation of the manifest, or with index: or manifest-descriptor: in front of that; may be repeated
+    /// Annotation of the manifest, or with index: or manifest-descriptor: in front of that, with [PLATFORM] for one image
+    /// of several; may be repeated
     #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
     pub(super) annotation: Vec<String>,
     /// When base images are asked for at their registry: always, missing or never

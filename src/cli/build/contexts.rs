@@ -59,11 +59,11 @@ impl Origins {
         }
         let (mut named, mut plan) = (BTreeMap::new(), BTreeMap::new());
         for (name, origin) in &self.named {
-            let (context, files) = gatherer.named(origin).map_err(|error| {
+            let (contexts, files) = gatherer.named(name, origin).map_err(|error| {
                 let error = CliError::from_error(&error);
                 CliError::new(format!("--build-context {name}: {}", error.message))
             })?;
-            plan.insert(name.clone(), context);
+            plan.extend(contexts);
             named.extend(files.map(|files| (name.clone(), files)));
         }
         let context = match gathered {

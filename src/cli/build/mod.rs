@@ -44,6 +44,7 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     }
     let settings = Settings::read(args, &outputs)?;
     output::check_push(&outputs, &settings.names)?;
+    output::check_platforms(&outputs, settings.platforms.len())?;
     let origins = Origins::read(args)?;
     let call = if args.switches.check { Call::CHECK } else { Call::parse(&args.call)? };
     if call.question != Question::Build {
@@ -81,28 +82,29 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
             return Err(error);
         }
     };
-    let image = match (&built.image, request.names.first()) {
-        (None, _) => None,
+    let image = match (&built.index, &built.image, request.names.first()) {
+        (Some(index), _, _) => Some(images.get_index(index)?),
+        (None, None, _) => None,
         // by its name, since there may be the same image with other annotations
-        (_, Some(name)) => Some(images.resolve(&name.to_string())?),
-        (Some(id), None) => Some(images.get(id)?),
+        (None, _, Some(name)) => Some(images.resolve(&name.to_string())?),
+        (None, Some(id), None) => Some(images.get(id)?),
     };
     let mut manifest = None;
     for spec in &outputs {
         let Some(image) = &image else { continue };
         let names = &request.names;
-        let written = output::export(spec, &settings.annotations, names, built.epoch, image, &images)?;
+        let written = output::export(spec, &settings.notes, names, built.epoch, image, &images)?;
         manifest = manifest.or(written);
         if let Some(push) = spec.push {
             let quiet = args.switches.quiet || progress::is_quiet(args);
-            let pushed = output::push(spec, push, &settings.annotations, names, image, &images, quiet, ctx)?;
+            let pushed = output::push(spec, push, &settings.notes, names, image, &images, quiet, ctx)?;
             manifest = Some(pushed).or(manifest);
         }
     }
     if let Some(code) = interrupt.code() {
         return Err(CliError::new("interrupted").code(code));
     }
-    let manifest = manifest.or_else(|| image.map(|image| image.descriptor));
+    let manifest = manifest.or_else(|| image.map(|image| image.target().clone()));
     let code = output::finish(args, &request, &built, manifest.as_ref(), begun, ctx)?;
     tidy::tidy(&collector, keep);
     Ok(code)
@@ -120,7 +122,10 @@ fn request(
     let gatherer = Gatherer {
         store,
         images,
-        platform: settings.plan.platform.clone().unwrap_or_else(Platform::host),
+        platforms: match &settings.plan.platform {
+            _ if !settings.platforms.is_empty() => settings.platforms.clone(),
+            one => vec![one.clone().unwrap_or_else(Platform::host)],
+        },
         keep_git_dir: settings.is_on("BUILDKIT_CONTEXT_KEEP_GIT_DIR"),
         secrets: &settings.secrets,
     };
@@ -134,7 +139,8 @@ fn request(
         ignore: contexts.ignore,
         plan,
         names: settings.names.clone(),
-        annotations: settings.annotations.manifest.clone(),
+        notes: settings.notes.clone(),
+        platforms: settings.platforms.clone(),
         squash: args.switches.squash,
         run: settings.run.clone(),
         secrets: settings.secrets.clone(),

@@ -1,12 +1,10 @@
 //! What a build leaves behind when it has ended well: exports, the files of `--iidfile` and `--metadata-file`, the last line.
 
 use super::args::BuildArgs;
-use super::settings::Annotations;
 use crate::build::{BuildRequest, Built};
 use crate::cli::{CliError, CommandResult, Ctx, registry, talk, warnings};
-use crate::digest::ImageId;
 use crate::image::{
-    Dest, ExportFormat, ExportOptions, Image, Images, OutputKind, OutputSpec, PushKind, Target,
+    Dest, ExportFormat, ExportOptions, Image, Images, Notes, OutputKind, OutputSpec, PushKind, Target,
 };
 use crate::layer::Compression;
 use crate::oci::Descriptor;
@@ -32,7 +30,7 @@ pub(super) fn compression(outputs: &[OutputSpec]) -> Option<Compression> {
 /// Writes an image out as one `--output` says; gives its manifest there, where there is one.
 pub(super) fn export(
     spec: &OutputSpec,
-    annotations: &Annotations,
+    notes: &Notes,
     names: &[Reference],
     epoch: Option<i64>,
     image: &Image,
@@ -41,9 +39,7 @@ pub(super) fn export(
     let OutputKind::Export(format, dest) = &spec.kind else { return Ok(None) };
     let mut options = spec.options.clone();
     options.epoch = epoch;
-    options.annotations.extend(annotations.manifest.clone());
-    options.index_annotations.extend(annotations.index.clone());
-    options.descriptor_annotations.extend(annotations.descriptor.clone());
+    options.notes.extend(notes);
     let named = [(image.clone(), names.to_vec())];
     let exported = match dest {
         Dest::Path(path) => images.export(&named, *format, &options, Target::Path(path))?,
@@ -80,12 +76,22 @@ pub(super) fn check_push(outputs: &[OutputSpec], names: &[Reference]) -> Result<
     Ok(())
 }
 
+/// Refuses what cannot hold images for several platforms, before anything is built.
+pub(super) fn check_platforms(outputs: &[OutputSpec], platforms: usize) -> Result<(), CliError> {
+    let docker = |o: &OutputSpec| matches!(o.kind, OutputKind::Export(ExportFormat::Docker { .. }, _));
+    if platforms > 1 && outputs.iter().any(docker) {
+        let error = CliError::new("docker exporter does not currently support exporting manifest lists");
+        return Err(error.hint("use type=oci, or build for one platform"));
+    }
+    Ok(())
+}
+
 /// Brings the image to the registries of its names; gives its manifest there.
 #[expect(clippy::too_many_arguments, reason = "what a push needs comes from all over the command line")]
 pub(super) fn push(
     spec: &OutputSpec,
     kind: PushKind,
-    annotations: &Annotations,
+    notes: &Notes,
     names: &[Reference],
     image: &Image,
     images: &Images,
@@ -93,11 +99,11 @@ pub(super) fn push(
     ctx: &Ctx,
 ) -> Result<Descriptor, CliError> {
     let mut options = spec.options.clone();
-    options.annotations.extend(annotations.manifest.clone());
+    options.notes.extend(notes);
     let mut settings = registry::settings(ctx)?;
     settings.insecure_all |= kind.insecure;
     let client = Client::new(settings);
-    let mut manifest = image.descriptor.clone();
+    let mut manifest = image.target().clone();
     for name in names {
         let pushed = registry::push::send(image, name, &client, &options, kind.by_digest, quiet, images)?;
         manifest = pushed.descriptor;
@@ -117,15 +123,19 @@ pub(super) fn finish(
     begun: Instant,
     ctx: &Ctx,
 ) -> CommandResult {
-    if let (Some(image), Some(manifest)) = (&built.image, manifest) {
+    let id = match (&built.index, &built.image) {
+        (Some(index), _) => Some(index),
+        (None, image) => image.as_ref().map(|id| &id.0),
+    };
+    if let (Some(id), Some(manifest)) = (id, manifest) {
         if let Some(path) = &args.metadata_file {
-            write(path, &format!("{:#}\n", metadata(request, image, manifest)))?;
+            write(path, &format!("{:#}\n", metadata(request, built, manifest)))?;
         }
         if let Some(path) = &args.iidfile {
-            write(path, &image.to_string())?;
+            write(path, &id.to_string())?;
         }
         if args.switches.quiet {
-            ctx.out.line(&image.to_string())?;
+            ctx.out.line(&id.to_string())?;
             return Ok(ExitCode::SUCCESS);
         }
     }
@@ -135,9 +145,9 @@ pub(super) fn finish(
     }
     if !silent {
         let names: Vec<String> = request.names.iter().map(Reference::familiar).collect();
-        let built = match (&built.image, names.join(", ")) {
-            (Some(image), names) if names.is_empty() => image.0.short().to_owned(),
-            (Some(image), names) => format!("{} as {names}", image.0.short()),
+        let built = match (id, names.join(", ")) {
+            (Some(id), names) if names.is_empty() => id.short().to_owned(),
+            (Some(id), names) => format!("{} as {names}", id.short()),
             (None, names) => names,
         };
         talk(&format!("Built {built} in {:.1}s\n", begun.elapsed().as_secs_f64()));
@@ -145,14 +155,16 @@ pub(super) fn finish(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What buildx writes.
-fn metadata(request: &BuildRequest, image: &ImageId, manifest: &Descriptor) -> serde_json::Value {
+/// What buildx writes; several images have no one config.
+fn metadata(request: &BuildRequest, built: &Built, manifest: &Descriptor) -> serde_json::Value {
     let names: Vec<String> = request.names.iter().map(ToString::to_string).collect();
     let mut out = serde_json::json!({
-        "containerimage.config.digest": image.to_string(),
         "containerimage.descriptor": manifest,
         "containerimage.digest": manifest.digest.to_string(),
     });
+    if let (Some(id), None) = (&built.image, &built.index) {
+        out["containerimage.config.digest"] = id.to_string().into();
+    }
     if !names.is_empty() {
         out["image.name"] = names.join(",").into();
     }

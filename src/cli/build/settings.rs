@@ -4,9 +4,10 @@ use super::args::{BuildArgs, Elsewhere};
 use crate::build::{FilesWanted, PullPolicy};
 use crate::cli::{CliError, values};
 use crate::dockerfile::mount::RawMount;
-use crate::image::{OutputKind, OutputSpec};
+use crate::image::{Notes, OutputKind, OutputSpec, Place, parse_place};
 use crate::network::{DnsRequest, ExtraHost, NetworkMode};
 use crate::plan::PlanOptions;
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::runtime::{VolumeSource, volume};
 use crate::sandbox::{Limits, MountKind, MountSpec, Source};
@@ -27,20 +28,13 @@ pub(super) struct Settings {
     pub(super) plan: PlanOptions,
     pub(super) run: RunSettings,
     pub(super) secrets: Secrets,
-    pub(super) annotations: Annotations,
+    pub(super) notes: Notes,
+    pub(super) platforms: Vec<Platform>,
     pub(super) jobs: usize,
     pub(super) pull: PullPolicy,
     pub(super) cache_from: Vec<ImportSpec>,
     pub(super) cache_to: Vec<ExportSpec>,
     pub(super) files: FilesWanted,
-}
-
-/// `--annotation`, by the document that it goes into.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Annotations {
-    pub(super) manifest: BTreeMap<String, String>,
-    pub(super) index: BTreeMap<String, String>,
-    pub(super) descriptor: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -61,11 +55,12 @@ impl Settings {
             let (name, value) = values::pair(text);
             (name, value.unwrap_or_default())
         };
+        let mut platforms = platforms(args)?;
         let plan = PlanOptions {
             build_args: build_args(args)?,
             target: args.target.clone(),
             labels: args.label.iter().map(label).collect(),
-            platform: args.platform.as_deref().map(str::parse).transpose()?,
+            platform: if platforms.len() == 1 { platforms.pop() } else { None },
             no_cache: args.switches.no_cache,
             no_cache_filter: args.no_cache_filter.clone(),
             mounts: args.mount.iter().map(|m| mount(m)).collect::<Result<_, _>>()?,
@@ -114,7 +109,8 @@ impl Settings {
             cache_from,
             cache_to,
             files,
-            annotations: Annotations::read(&args.annotation)?,
+            notes: notes(&args.annotation)?,
+            platforms,
             jobs,
         })
     }
@@ -195,47 +191,45 @@ fn name(text: &str) -> Result<Reference, CliError> {
     Ok(name)
 }
 
-impl Annotations {
-    fn read(texts: &[String]) -> Result<Self, CliError> {
-        let mut out = Self::default();
-        for text in texts {
-            out.take(text).map_err(|why| {
-                CliError::new(format!("--annotation {text:?}: {why}"))
-                    .hint("write [manifest|index|manifest-descriptor:]NAME=VALUE")
-            })?;
+/// Reads `--platform`; one that is named twice counts once.
+fn platforms(args: &BuildArgs) -> Result<Vec<Platform>, CliError> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in args.platform.iter().filter(|text| !text.is_empty()) {
+        let platform = text.trim().parse()?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
         }
-        Ok(out)
     }
-
-    /// Reads `[TYPE[PLATFORM],...:]NAME=VALUE`; there is one platform, so which one is said does not matter.
-    fn take(&mut self, text: &str) -> Result<(), String> {
-        let (key, value) = text.split_once('=').ok_or("there is no =")?;
-        let (types, name) = match key.split_once(':') {
-            Some((types, name)) if types.split(',').all(is_type) => (types, name),
-            _ => ("manifest", key),
-        };
-        if name.is_empty() {
-            return Err("there is no name".into());
-        }
-        for kind in types.split(',') {
-            let to = match kind.split('[').next().unwrap_or_default() {
-                "index" => &mut self.index,
-                "manifest-descriptor" | "index-descriptor" => &mut self.descriptor,
-                _ => &mut self.manifest,
-            };
-            to.insert(name.to_owned(), value.to_owned());
-        }
-        Ok(())
-    }
+    Ok(platforms)
 }
 
-fn is_type(text: &str) -> bool {
-    let bare = match text.split_once('[') {
-        Some((bare, platform)) if platform.ends_with(']') => bare,
-        Some(_) => return false,
-        None => text,
-    };
-    ["manifest", "index", "manifest-descriptor", "index-descriptor"].contains(&bare)
+/// Reads `--annotation`: `[TYPE[PLATFORM],...:]NAME=VALUE`.
+fn notes(texts: &[String]) -> Result<Notes, CliError> {
+    let mut notes = Notes::default();
+    for text in texts {
+        note(&mut notes, text).map_err(|why| {
+            CliError::new(format!("--annotation {text:?}: {why}")).hint(
+                "write [manifest|index|manifest-descriptor:]NAME=VALUE, or manifest[OS/ARCH]:NAME=VALUE",
+            )
+        })?;
+    }
+    Ok(notes)
+}
+
+fn note(notes: &mut Notes, text: &str) -> Result<(), String> {
+    let (key, value) = text.split_once('=').ok_or("there is no =")?;
+    let typed = key.split_once(':').and_then(|(types, name)| {
+        let places = types.split(',').map(parse_place).collect::<Option<Vec<_>>>()?;
+        Some((places, name))
+    });
+    let (places, name) = typed.unwrap_or_else(|| (vec![(Place::Manifest, None)], key));
+    if name.is_empty() {
+        return Err("there is no name".into());
+    }
+    for (place, platform) in places {
+        notes.add(place, platform, name, value);
+    }
+    Ok(())
 }
 
 fn limits(args: &BuildArgs) -> Result<Limits, CliError> {
@@ -315,8 +309,7 @@ mod tests {
 
     #[test]
     fn annotations_go_where_they_are_sent() {
-        let read =
-            |texts: &[&str]| Annotations::read(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let read = |texts: &[&str]| notes(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
         let got = read(&[
             "a=1",
             "manifest:b=2",
@@ -324,12 +317,16 @@ mod tests {
             "manifest-descriptor[linux/amd64]:d=4",
             "manifest,index:e=5",
             "org:f=x=y",
+            "manifest[linux/arm64],index:g=6",
         ])
         .unwrap();
-        let keys = |map: &BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>().join(" ");
-        assert_eq!(keys(&got.manifest), "a b e org:f");
-        assert_eq!((keys(&got.index), keys(&got.descriptor)), ("c e".into(), "d".into()));
-        assert_eq!(got.manifest["org:f"], "x=y");
+        let keys = |map: BTreeMap<String, String>| map.keys().cloned().collect::<Vec<_>>().join(" ");
+        let (amd, arm) = ("linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap());
+        assert_eq!(keys(got.manifest(&amd)), "a b e org:f");
+        assert_eq!(keys(got.manifest(&arm)), "a b e g org:f");
+        assert_eq!((keys(got.index()), keys(got.descriptor(&amd))), ("c e g".into(), "d".into()));
+        assert_eq!(keys(got.descriptor(&arm)), "");
+        assert_eq!(got.manifest(&amd)["org:f"], "x=y");
         assert!(read(&["a"]).is_err() && read(&["=x"]).is_err() && read(&["index:=x"]).is_err());
     }
 }

@@ -5,6 +5,7 @@ use super::{client, progress, transfer_error};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::image::{ExportOptions, Image, Images};
 use crate::layer::Compression;
+use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Upload};
 use crate::transfer::{Push, Pushed};
@@ -31,6 +32,9 @@ pub(in crate::cli) struct Args {
     /// Compress layers of base images anew, too
     #[arg(long)]
     force_compression: bool,
+    /// Of an image for several platforms push only the one for this [default: all, and their index]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
     disable_content_trust: Option<String>,
 }
@@ -60,7 +64,7 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         true => all_tags(&name, &images)?,
     };
     for name in &names {
-        let image = images.resolve(&name.to_string())?;
+        let image = images.resolve_for(&name.to_string(), args.platform.as_ref())?;
         push(&image, name, &client, &options, args.quiet, &images, ctx)?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,28 +1,73 @@
-//! The root file system of an image as one tar: all layers folded, owners kept.
+//! The root file system of an image as one tar: all layers folded, owners kept. Of images for several platforms each
+//! stands in a directory that is called after its platform.
 
 use crate::image::layers::LayerFiles;
 use crate::image::{Image, ImageError, Images, Merged, merge};
 use crate::layer::write_tar;
-use crate::tree::TreePath;
+use crate::tree::{Diff, Entry, Meta, Node, TreePath};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
 
 /// The folded layers of an image and their files.
 pub(super) struct Flat {
     layers: Vec<LayerFiles>,
-    pub(super) merged: Merged,
+    merged: Merged,
 }
 
 impl Flat {
     /// Opens a regular file by its path in the image.
-    pub(super) fn open(&self, path: &TreePath) -> io::Result<File> {
+    fn open(&self, path: &TreePath) -> io::Result<File> {
         let layer = self.merged.origin(path).ok_or(io::ErrorKind::NotFound)?;
         self.layers[layer].open(path)
     }
 }
 
+/// What is written: the files of one image, or of several below each other.
+pub(super) struct Flats {
+    pub(super) diff: Diff,
+    parts: Vec<Flat>,
+    /// Which part a regular file comes from, and its path there, where several were joined.
+    origin: Option<HashMap<TreePath, (usize, TreePath)>>,
+}
+
+impl Flats {
+    /// Opens a regular file by its path in what is written.
+    pub(super) fn open(&self, path: &TreePath) -> io::Result<File> {
+        match &self.origin {
+            None => self.parts[0].open(path),
+            Some(origin) => {
+                let (part, path) = origin.get(path).ok_or(io::ErrorKind::NotFound)?;
+                self.parts[*part].open(path)
+            }
+        }
+    }
+}
+
 impl Images {
-    pub(super) fn flat(&self, image: &Image) -> Result<Flat, ImageError> {
+    /// Folds the layers of an image, or of those for all platforms under its names.
+    pub(super) fn flats(&self, image: &Image, split: Option<bool>) -> Result<Flats, ImageError> {
+        let members = self.members(image)?;
+        let mut parts: Vec<Flat> =
+            members.iter().map(|(_, member)| self.flat(member)).collect::<Result<_, _>>()?;
+        let split = split.unwrap_or(image.several.is_some());
+        if let ([part], false) = (&mut parts[..], split) {
+            return Ok(Flats { diff: std::mem::take(&mut part.merged.diff), parts, origin: None });
+        }
+        let mut joined = Joined::default();
+        for (number, ((entry, member), part)) in members.iter().zip(&parts).enumerate() {
+            let platform = entry.platform.clone().unwrap_or_else(|| member.platform());
+            let below = match split {
+                true => TreePath::root().child(platform.to_string().replace('/', "_").as_bytes()),
+                false => TreePath::root(),
+            };
+            joined.add(number, part.merged.diff.entries(), &below, &platform.to_string())?;
+        }
+        let diff = Diff::new(joined.entries.into_values().collect());
+        Ok(Flats { diff, parts, origin: Some(joined.origin) })
+    }
+
+    fn flat(&self, image: &Image) -> Result<Flat, ImageError> {
         let chain = image.chain_ids();
         let layers: Vec<LayerFiles> = chain
             .iter()
@@ -31,15 +76,56 @@ impl Images {
         let merged = merge(&[], &layers.iter().map(|l| &*l.diff).collect::<Vec<_>>());
         Ok(Flat { layers, merged })
     }
+}
 
-    pub(super) fn write_flat(
-        &self,
-        image: &Image,
-        epoch: Option<i64>,
-        out: &mut dyn Write,
+#[derive(Default)]
+struct Joined {
+    entries: BTreeMap<TreePath, Entry>,
+    origin: HashMap<TreePath, (usize, TreePath)>,
+}
+
+impl Joined {
+    /// Puts the files of one image below a directory. Directories may meet those of another image, nothing else may.
+    fn add(
+        &mut self,
+        part: usize,
+        entries: &[Entry],
+        below: &TreePath,
+        platform: &str,
     ) -> Result<(), ImageError> {
-        let flat = self.flat(image)?;
-        write_tar(&flat.merged.diff, &|path| flat.open(path), epoch, out)?;
-        out.flush().map_err(ImageError::write("the archive"))
+        if !below.is_root() {
+            let meta = Meta { mode: 0o755, ..Meta::default() };
+            let dir = Entry { path: below.clone(), meta, node: Node::Dir { opaque: false } };
+            self.entries.insert(below.clone(), dir);
+        }
+        for entry in entries.iter().filter(|entry| !entry.path.is_root()) {
+            let path = below.join(&entry.path);
+            let node = match &entry.node {
+                Node::Hardlink { target } => Node::Hardlink { target: below.join(target) },
+                other => other.clone(),
+            };
+            let is_dir = |node: &Node| matches!(node, Node::Dir { .. });
+            match self.entries.get(&path) {
+                Some(other) if is_dir(&other.node) && is_dir(&node) => continue,
+                Some(_) => {
+                    let why = format!(
+                        "{path} of {platform} is in the image for another platform, too: leave platform-split=false out"
+                    );
+                    return Err(ImageError::Assemble(why));
+                }
+                None => {}
+            }
+            if matches!(node, Node::File { .. }) {
+                self.origin.insert(path.clone(), (part, entry.path.clone()));
+            }
+            self.entries.insert(path.clone(), Entry { path, meta: entry.meta.clone(), node });
+        }
+        Ok(())
     }
+}
+
+/// Writes the files as one tar.
+pub(super) fn write_flat(flats: Flats, epoch: Option<i64>, out: &mut dyn Write) -> Result<(), ImageError> {
+    write_tar(&flats.diff, &|path| flats.open(path), epoch, out)?;
+    out.flush().map_err(ImageError::write("the archive"))
 }

@@ -5,9 +5,9 @@
 //! attributes that this user may not make are left out and named in the result.
 
 use super::Exported;
-use super::flat::Flat;
+use super::flat::Flats;
 use super::sink::in_directory;
-use crate::image::{Image, ImageError, Images};
+use crate::image::ImageError;
 use crate::sys::{self, fsutil};
 use crate::tree::{Entry, Meta, Mtime, Node, TreePath};
 use rustix::fs::{AtFlags, FileType, Mode};
@@ -19,31 +19,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-impl Images {
-    pub(super) fn write_local(
-        &self,
-        image: &Image,
-        dir: &Path,
-        delete: bool,
-        epoch: Option<i64>,
-    ) -> Result<Exported, ImageError> {
-        if delete {
-            refuse_dangerous(dir)?;
-        }
-        let flat = self.flat(image)?;
-        in_directory(dir, |root| {
-            let mut writer = Writer { flat: &flat, epoch, delete, dirs: Vec::new(), skipped: Vec::new() };
-            writer.dirs.push(OpenDir { path: TreePath::root(), fd: root, meta: None, names: HashSet::new() });
-            for entry in flat.merged.diff.entries() {
-                writer.entry(entry).map_err(|e| {
-                    let path = dir.join(entry.path.as_os_str());
-                    ImageError::io("write", &path)(e)
-                })?;
-            }
-            writer.leave_until(None).map_err(ImageError::io("write", dir))?;
-            Ok(Exported { skipped: writer.skipped, ..Exported::default() })
-        })
+/// Writes files into a directory.
+pub(super) fn write_local(
+    flats: &Flats,
+    dir: &Path,
+    delete: bool,
+    epoch: Option<i64>,
+) -> Result<Exported, ImageError> {
+    if delete {
+        refuse_dangerous(dir)?;
     }
+    in_directory(dir, |root| {
+        let mut writer = Writer { flats, epoch, delete, dirs: Vec::new(), skipped: Vec::new() };
+        writer.dirs.push(OpenDir { path: TreePath::root(), fd: root, meta: None, names: HashSet::new() });
+        for entry in flats.diff.entries() {
+            writer.entry(entry).map_err(|e| {
+                let path = dir.join(entry.path.as_os_str());
+                ImageError::io("write", &path)(e)
+            })?;
+        }
+        writer.leave_until(None).map_err(ImageError::io("write", dir))?;
+        Ok(Exported { skipped: writer.skipped, ..Exported::default() })
+    })
 }
 
 /// `mode=delete` must not empty a directory that somebody named by mistake.
@@ -70,7 +67,7 @@ struct OpenDir {
 }
 
 struct Writer<'a> {
-    flat: &'a Flat,
+    flats: &'a Flats,
     epoch: Option<i64>,
     delete: bool,
     /// From the root to where we are.
@@ -177,7 +174,7 @@ impl Writer<'_> {
     }
 
     fn file(&mut self, entry: &Entry, name: &OsStr) -> io::Result<()> {
-        let from = self.flat.open(&entry.path)?;
+        let from = self.flats.open(&entry.path)?;
         let meta = self.clamped(&entry.meta);
         let to = fsutil::create_file(self.clear(name)?, name)?;
         fsutil::copy_file(&from, &to)?;

@@ -5,18 +5,19 @@
 //! staged beside it and renamed at the end. Each byte is checked against the digest that names it on its way.
 
 mod flat;
-mod layout;
+pub(super) mod layout;
 mod local;
 pub(super) mod pack;
 mod sink;
 mod stage;
 
-use super::{Image, ImageError, Images};
+use super::{Image, ImageError, Images, Notes};
 use crate::layer::Compression;
 use crate::oci::Descriptor;
 use crate::reference::Reference;
 use crate::tree::TreePath;
-use std::collections::BTreeMap;
+use flat::write_flat;
+use local::write_local;
 use std::io::Write;
 use std::path::Path;
 
@@ -53,12 +54,10 @@ pub struct ExportOptions {
     pub rewrite_timestamp: bool,
     /// SOURCE_DATE_EPOCH: later times in `tar` and `local` are lowered to it.
     pub epoch: Option<i64>,
-    /// Notes in the manifest.
-    pub annotations: BTreeMap<String, String>,
-    /// Notes in the index.
-    pub index_annotations: BTreeMap<String, String>,
-    /// Notes in the index at the manifest.
-    pub descriptor_annotations: BTreeMap<String, String>,
+    /// Annotations of manifests, of the index and in it.
+    pub notes: Notes,
+    /// For `tar` and `local`: whether each platform has a directory of its own; `None` is when there are several.
+    pub split: Option<bool>,
 }
 
 /// Where it goes.
@@ -81,7 +80,8 @@ pub struct Exported {
 impl Images {
     /// Writes images, each with the names that it shall have there.
     ///
-    /// `Tar` and `Local` take exactly one image.
+    /// `Tar` and `Local` take exactly one image; of one for several platforms each is written into a directory of its own.
+    /// `Docker` names the one for this machine, and has the others as an OCI layout has them.
     ///
     /// # Errors
     /// A layer is missing or damaged, or the target cannot be written; see [`Target`] for what is there then.
@@ -119,12 +119,13 @@ impl Images {
                 Ok(Exported { manifests, ..Exported::default() })
             }
             (ExportFormat::Tar, target) => {
-                let image = one(images)?;
-                stage::to_target(target, |out| self.write_flat(image, options.epoch, out))?;
+                let parts = self.flats(one(images)?, options.split)?;
+                stage::to_target(target, |out| write_flat(parts, options.epoch, out))?;
                 Ok(Exported::default())
             }
             (ExportFormat::Local { delete }, Target::Path(dir)) => {
-                self.write_local(one(images)?, dir, delete, options.epoch)
+                let parts = self.flats(one(images)?, options.split)?;
+                write_local(&parts, dir, delete, options.epoch)
             }
             (ExportFormat::Local { .. }, Target::Stream(_)) => {
                 Err(ImageError::Assemble("type=local writes a directory, not a stream".into()))

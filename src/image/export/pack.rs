@@ -21,10 +21,26 @@ pub(super) struct Packed {
     _temp: Option<TempDir>,
 }
 
-/// One image ready to be written.
+/// What has names of its own, ready to be written: an image, or an index of several.
 pub(super) struct PackedImage {
     pub(super) image: Image,
     pub(super) names: Vec<Reference>,
+    /// The image, or all that the index lists.
+    pub(super) parts: Vec<PackedPart>,
+}
+
+impl PackedImage {
+    /// Gives the image that readers get who know one only.
+    pub(super) fn main(&self) -> Option<&PackedPart> {
+        self.parts.iter().find(|part| part.image.id == self.image.id)
+    }
+}
+
+/// One image ready to be written.
+pub(super) struct PackedPart {
+    pub(super) image: Image,
+    /// As the index in the store has it.
+    pub(super) entry: Descriptor,
     pub(super) layers: Vec<PackedLayer>,
 }
 
@@ -54,15 +70,21 @@ impl Images {
         options: &ExportOptions,
     ) -> Result<Packed, ImageError> {
         let compression = options.compression.unwrap_or(Compression::Gzip(6));
-        for (image, _) in images {
-            let elsewhere = |s: &LayerSource| !s.has_blob && !self.snapshots.is_present(&s.result);
-            if self.layer_sources(image).iter().any(elsewhere) {
-                self.bring(image)?;
+        let mut groups = Vec::with_capacity(images.len());
+        for (image, names) in images {
+            let mut parts = Vec::new();
+            for (entry, member) in self.members(image)? {
+                let elsewhere = |s: &LayerSource| !s.has_blob && !self.snapshots.is_present(&s.result);
+                if self.layer_sources(&member).iter().any(elsewhere) {
+                    self.bring(&member)?;
+                }
+                let sources = self.layer_sources(&member);
+                parts.push((entry, member, sources));
             }
+            groups.push((image, names, parts));
         }
-        let sources: Vec<Vec<LayerSource>> = images.iter().map(|(i, _)| self.layer_sources(i)).collect();
-        let distinct: HashMap<_, &LayerSource> =
-            sources.iter().flatten().map(|s| (s.descriptor.digest.clone(), s)).collect();
+        let sources = groups.iter().flat_map(|(_, _, parts)| parts).flat_map(|(_, _, sources)| sources);
+        let distinct: HashMap<_, &LayerSource> = sources.map(|s| (s.descriptor.digest.clone(), s)).collect();
         let wanted = |s: &LayerSource| !s.has_blob || options.force_compression;
         let stage = distinct.values().any(|s| wanted(s));
         let temp = if stage { Some(self.store.temp_dir("export")?) } else { None };
@@ -71,12 +93,17 @@ impl Images {
             _ => Ok(stored(source)),
         };
         let packed = a_few_at_once(distinct.into_iter().collect(), pack)?;
-        let images = images.iter().zip(sources).map(|((image, names), sources)| PackedImage {
+        let part = |(entry, image, sources): &(Descriptor, Image, Vec<LayerSource>)| PackedPart {
             image: image.clone(),
-            names: names.clone(),
+            entry: entry.clone(),
             layers: sources.iter().map(|s| packed[&s.descriptor.digest].clone()).collect(),
-        });
-        Ok(Packed { images: images.collect(), _temp: temp })
+        };
+        let group = |(image, names, parts): &(&Image, &Vec<Reference>, Vec<_>)| PackedImage {
+            image: Image::clone(image),
+            names: names.to_vec(),
+            parts: parts.iter().map(part).collect(),
+        };
+        Ok(Packed { images: groups.iter().map(group).collect(), _temp: temp })
     }
 
     fn pack_layer(

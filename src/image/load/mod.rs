@@ -10,7 +10,6 @@ mod docker;
 mod oci;
 mod pick;
 
-pub(super) use oci::choose_image;
 pub use pick::LayoutPick;
 
 use super::assemble::oci_layer_type;

@@ -15,8 +15,6 @@ use std::collections::HashSet;
 const DEPTH_LIMIT: usize = 4;
 /// Most descriptors that are looked at in one archive.
 const DESCRIPTOR_LIMIT: usize = 10_000;
-/// On what is no image but says something about one.
-const ATTESTATION: &str = "vnd.docker.reference.type";
 
 pub(super) fn candidates(source: &Source, wanted: &Platform) -> Result<Vec<Candidate>, ImageError> {
     let layout = source.need("oci-layout")?.read_all("oci-layout", MANIFEST_LIMIT)?;
@@ -94,7 +92,7 @@ impl Walk<'_> {
         if depth > DEPTH_LIMIT {
             return Err(ImageError::Archive(format!("its indexes are nested deeper than {DEPTH_LIMIT}")));
         }
-        if is_attestation(entry) {
+        if entry.is_attestation() {
             return Ok(None);
         }
         let bytes = read_blob(self.source, entry)?;
@@ -119,32 +117,17 @@ impl Walk<'_> {
     }
 }
 
-/// Chooses the image for a platform, the one of the same variant first; one that stands alone is taken whatever it is
-/// for. `None` when no image is listed at all.
-pub(in crate::image) fn choose_image(
-    index: &Index,
-    wanted: &Platform,
-) -> Result<Option<Descriptor>, ImageError> {
-    let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| !is_attestation(d)).collect();
-    let platform = |d: &Descriptor| d.platform.as_ref().map(normal);
-    let same = images.iter().find(|d| platform(d).as_ref() == Some(wanted));
-    let fits = same.or_else(|| images.iter().find(|d| platform(d).is_some_and(|p| wanted.runs(&p))));
-    let chosen = fits.or(if images.len() == 1 { images.first() } else { None });
-    if chosen.is_some() || images.is_empty() {
-        return Ok(chosen.map(|d| Descriptor::clone(d)));
+/// Chooses the image for a platform; one that stands alone is taken whatever it is for, since who loads an archive wants
+/// what is in it. `None` when no image is listed at all.
+fn choose_image(index: &Index, wanted: &Platform) -> Result<Option<Descriptor>, ImageError> {
+    let mut images = index.images();
+    let only = images.next().filter(|_| images.next().is_none());
+    let chosen = index.for_platform(wanted).or(only);
+    if chosen.is_some() || index.images().next().is_none() {
+        return Ok(chosen.cloned());
     }
-    let has: Vec<String> = images.iter().filter_map(|d| d.platform.as_ref()).map(|p| p.to_string()).collect();
     Err(ImageError::Archive(format!(
         "it has no image for {wanted}, only for {} (--platform says which)",
-        if has.is_empty() { "unnamed platforms".to_owned() } else { has.join(", ") }
+        index.platforms()
     )))
-}
-
-fn normal(platform: &Platform) -> Platform {
-    platform.to_string().parse().unwrap_or_else(|_| platform.clone())
-}
-
-fn is_attestation(entry: &Descriptor) -> bool {
-    entry.annotations.contains_key(ATTESTATION)
-        || entry.platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
 }

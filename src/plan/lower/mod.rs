@@ -115,7 +115,8 @@ impl Lowering<'_, '_> {
         let lines = self.planner.lines_of(self.place(instruction.span()));
         let vertex = self.planner.vertex(op, inputs, lines, no_cache);
         let text = if self.trigger.is_some() { format!("ONBUILD {shown}") } else { shown };
-        self.steps.push(Step { vertex, text });
+        let platform = self.planner.platform_label(&self.state.platform, &self.state.env);
+        self.steps.push(Step { vertex, platform, text });
         self.state.stack(vertex, created_by);
     }
 
