@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<i32, Box<dyn Error>> {
-    let state = rootless::enter()?;
+    let state = rootless::enter(false)?;
     let mut args = std::env::args().skip(1).peekable();
     let (mut repeat, mut network) = (1, Network::Host);
     while let Some(flag) = args.next_if(|arg| arg.starts_with("--")) {

@@ -15,6 +15,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 fn as_root() -> Option<Fleet> {
     root_or_skip().then(|| Fleet::new(TestSpace::new()))
 }
@@ -350,14 +352,86 @@ fn a_network_in_use_stays() {
 }
 
 #[test]
-fn an_ordinary_user_hears_what_is_not_to_be_had() {
+fn an_ordinary_users_containers_are_in_networks_together() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let fleet = Fleet::new(space);
+    for create in [&["lan"][..], &["far"], &["--internal", "closed"], &["--subnet", "10.99.7.0/24", "fixed"]]
+    {
+        fleet.says(&[&["network", "create"], create].concat());
+    }
+    fleet.web("web", &["--network", "lan", "--network-alias", "www"]);
+    fleet.web("deep", &["--network", "closed"]);
+    fleet.web("still", &["--network", "fixed", "--ip", "10.99.7.77"]);
+    let ask = |network: &str, name: &str| {
+        let script = format!(
+            "for i in 1 2 3 4 5 6 7 8 9; do timeout 5 wget -qO- http://{name}/ && exit; sleep 1; done"
+        );
+        fleet.shell(&["--network", network], &script).stdout
+    };
+    assert_eq!(ask("lan", "web"), "web\n");
+    assert_eq!(ask("lan", "www"), "web\n");
+    assert_eq!(ask("closed", "deep"), "deep\n");
+    assert_eq!(ask("fixed", "10.99.7.77"), "still\n");
+    assert_eq!(ask("container:web", "localhost"), "web\n");
+    // other networks know neither the name nor the address, and a closed one has no way out
+    fleet.shell(&["--network", "far"], "nslookup web").code(1);
+    let address = fleet.address("web", "lan");
+    fleet.shell(&["--network", "far"], &format!("timeout 2 wget -qO- http://{address}/ || exit 1")).code(1);
+    assert_eq!(fleet.shell(&["--network", "closed"], "ip route | grep -c default").stdout, "0\n");
+    assert_eq!(fleet.shell(&["--network", "lan"], "ip route | grep -c default").stdout, "1\n");
+    fleet.says(&["network", "connect", "--alias", "late", "far", "web"]);
+    assert_eq!(ask("far", "late"), "web\n");
+    fleet.says(&["network", "disconnect", "far", "web"]);
+    fleet.shell(&["--network", "far"], "nslookup late").code(1);
+    fleet.space.rbuild(["network", "rm", "lan"]).refuses(1, &["has active endpoints", "web"]);
+    fleet.shell(&["--network", "nothing"], "true").refuses(125, &["not found"]);
+    assert_eq!(fleet.shell(&["--network", "none"], "ip route | wc -l").ok().stdout, "0\n");
+    fleet.says(&["rm", "-f", "web", "deep", "still"]);
+    fleet.says(&["network", "rm", "lan", "far", "closed", "fixed"]);
+}
+
+#[test]
+fn an_ordinary_users_containers_share_what_the_first_one_makes() {
     let Some(space) = TestSpace::rootless() else { return };
     let fleet = Fleet::new(space);
     fleet.says(&["network", "create", "lan"]);
-    fleet.shell(&["--network", "lan"], "true").refuses(125, &["lan", "ordinary user"]);
-    fleet.shell(&["--network", "nothing"], "true").refuses(125, &["not found"]);
-    // the usual network has a way out, and none has none
-    let said = fleet.shell(&[], "ip route | grep -c default").stdout;
-    assert_eq!(said, "1\n");
-    assert_eq!(fleet.shell(&["--network", "none"], "ip route | wc -l").ok().stdout, "0\n");
+    let marks = || ["anchor", "ground.json"].map(|name| fleet.space.path("run/rbuild").join(name).exists());
+    for _ in 0..2 {
+        // all at once, with nothing there: one of them makes it, the others find it
+        std::thread::scope(|scope| {
+            for n in 0..6 {
+                let fleet = &fleet;
+                scope.spawn(move || fleet.web(&format!("w{n}"), &["--network", "lan"]));
+            }
+        });
+        assert_eq!(marks(), [true, true]);
+        let script =
+            "for n in 0 1 2 3 4 5; do until timeout 5 wget -qO- http://w$n/; do sleep 0.2; done; done";
+        assert_eq!(fleet.shell(&["--network", "lan"], script).ok().stdout, "w0\nw1\nw2\nw3\nw4\nw5\n");
+        // the others go on without one whose monitor is killed, and its name is free
+        let monitor = Pid::from_raw(fleet.monitor("w5"));
+        kill(monitor, Signal::SIGKILL).unwrap();
+        eventually("it is seen to have ended", MINUTE, || {
+            fleet.says(&["inspect", "-f", "{{.State.Status}}", "w5"]) == "exited"
+        });
+        fleet.says(&["start", "w5"]);
+        let script = "until timeout 5 wget -qO- http://w5/; do sleep 0.2; done";
+        assert_eq!(fleet.shell(&["--network", "lan"], script).ok().stdout, "w5\n");
+        fleet.says(&["rm", "-f", "w0", "w1", "w2", "w3", "w4", "w5"]);
+        // nobody is left who needs it
+        eventually("the namespaces go", MINUTE, || marks() == [false, false]);
+    }
+    fleet.space.assert_nothing_runs();
+}
+
+#[test]
+fn an_ordinary_users_containers_are_linked() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let fleet = Fleet::new(space);
+    fleet.web("web", &["--expose", "80", "-e", "COLOUR=red"]);
+    let script = "until timeout 5 wget -qO- http://store/; do sleep 0.2; done; echo $STORE_PORT_80_TCP_PORT $STORE_ENV_COLOUR";
+    assert_eq!(fleet.shell(&["--link", "web:store"], script).ok().stdout, "web\n80 red\n");
+    // a way to the host's own loopback is given to a container alone
+    let hosts = fleet.shell(&["--add-host", "up:host-gateway"], "grep -c up /etc/hosts").ok().stdout;
+    assert_eq!(hosts, "1\n");
 }

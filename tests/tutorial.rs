@@ -1,4 +1,4 @@
-//! The tutorial: every example in `docs/tutorial.md` is run and compared.
+//! The tutorial: every example in `docs/tutorial.md` is run and compared, as root and as an ordinary user.
 //!
 //! In its `console` blocks `$ ` begins a command for the shell and `> ` continues it; what follows is what it prints.
 //! `/ # ` begins what is typed at the prompt of a container, `^` with a letter is a control key, `...` matches anything
@@ -23,6 +23,13 @@ const PROMPT: &str = "/ # ";
 fn every_example_works_as_root() {
     if root_or_skip() {
         follow(&TestSpace::new().with_busybox());
+    }
+}
+
+#[test]
+fn every_example_works_as_an_ordinary_user() {
+    if let Some(space) = TestSpace::rootless() {
+        follow(&space.with_busybox());
     }
 }
 

@@ -118,7 +118,7 @@ pub fn main() -> ExitCode {
     };
     // files of images belong to many users, and an ordinary user has those only inside a user namespace, which can
     // only be entered while there is one thread
-    match crate::sandbox::rootless::enter() {
+    match crate::sandbox::rootless::enter(starts_containers(&cli.command)) {
         Ok(state) => {
             if let Some(advice) = state.and_then(|s| s.advice()) {
                 talk(&format!("warning: {advice}\n"));
@@ -130,6 +130,16 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.code == 1 => error.code(failure).report(),
         Err(error) => error.report(),
+    }
+}
+
+/// Whether a command may start containers that outlive it.
+fn starts_containers(command: &Command) -> bool {
+    match command {
+        Command::Run(_) => true,
+        Command::Container(command) => command.starts(),
+        Command::Containers(command) => command.starts(),
+        _ => false,
     }
 }
 

@@ -296,6 +296,11 @@ impl Definitions {
         Self { dir: dir.join("defined") }
     }
 
+    /// Gives the file of one.
+    pub(super) fn file(&self, definition: &NetworkDefinition) -> PathBuf {
+        self.dir.join(format!("{}.json", definition.id))
+    }
+
     /// Lists them by name. A file that makes no sense is left out.
     ///
     /// # Errors
@@ -349,7 +354,7 @@ impl Definitions {
     /// # Errors
     /// The disk's.
     pub fn remove(&self, definition: &NetworkDefinition) -> Result<(), NetworkError> {
-        std::fs::remove_file(self.dir.join(format!("{}.json", definition.id)))
+        std::fs::remove_file(self.file(definition))
             .map_err(NetworkError::setup(format!("remove the network {}", definition.name)))
     }
 }

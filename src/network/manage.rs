@@ -12,6 +12,9 @@ use crate::sys::{
     netlink_route as rt,
 };
 
+/// Where the networks of all stores of the host are known, below the directory of its state.
+const ALL: &str = "defined";
+
 /// The ids that the networks have which are always there, by name.
 #[must_use]
 pub fn predefined_id(name: &str) -> Option<String> {
@@ -38,10 +41,42 @@ pub fn create_network(
     if definitions.all()?.iter().any(|d| d.name == wish.name) {
         return Err(NetworkError::Exists { name: wish.name });
     }
-    let used = used(&definitions)?;
+    let mut used = used(&definitions)?;
+    if !wish.subnets.iter().any(|net| net.is_v4()) {
+        used.extend(neighbours(env));
+    }
     let definition = wish.define(&used, lan::random()?, created)?;
     definitions.add(&definition)?;
+    announce(env, &definitions)?;
     Ok(definition)
+}
+
+/// The subnets of networks of all stores of the host, also of those that nobody is in at the moment. Those of the user's
+/// own choice may overlap as long as they are not in use together.
+fn neighbours(env: &NetEnv) -> Vec<Cidr> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(env.state_dir.join(ALL)).into_iter().flatten().flatten() {
+        match std::fs::read(entry.path()).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            Some(NetworkDefinition { pools, .. }) => all.extend(pools.iter().map(|pool| pool.subnet)),
+            // the network is gone, perhaps with its store
+            None => drop(std::fs::remove_file(entry.path())),
+        }
+    }
+    all.retain(|net| net.is_v4());
+    all
+}
+
+/// Lets other stores of the host know of the networks of this one: links to their files, by id.
+fn announce(env: &NetEnv, definitions: &Definitions) -> Result<(), NetworkError> {
+    let all = env.state_dir.join(ALL);
+    // it only keeps two stores from choosing the same; without it the kernel's routes still count
+    let _ = std::fs::create_dir_all(&all);
+    for definition in definitions.all()? {
+        if let Ok(file) = std::path::absolute(definitions.file(&definition)) {
+            let _ = std::os::unix::fs::symlink(file, all.join(&definition.id));
+        }
+    }
+    Ok(())
 }
 
 /// All networks that must stay reachable: the host's routes and addresses, its name servers, the other networks.

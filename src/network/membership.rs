@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use super::{
     ContainerPort, Definitions, DnsRequest, ExtraHost, HostDns, NetEnv, NetworkDefinition, NetworkError,
     PortBinding, PublishRequest, Reach,
     bridge::{BRIDGE, lock},
+    ground::Ground,
     hosts_file,
     keeper::{HelperJob, Job, Keeper, NAME_SERVER, Private},
     lan::{self, DEFAULT_ID, Place, Target},
@@ -78,6 +80,8 @@ pub struct Membership {
     names: bool,
     /// What the network of a helper program says of name servers and gateway.
     private: Option<Private>,
+    /// Where the bridges are, if not in the host's network.
+    ground: Option<Arc<Ground>>,
     warnings: Vec<String>,
     /// The ports as they were published first.
     published: Vec<PortBinding>,
@@ -93,10 +97,20 @@ impl Membership {
     /// A network is not there, an address or port is taken, or the kernel refuses. Nothing is left behind then.
     pub fn join(request: JoinRequest) -> Result<Self, NetworkError> {
         let lives = Lives::new(&request.dir);
-        if request.env.rootless { Self::as_user(request, &lives) } else { Self::as_root(request, &lives) }
+        if !request.env.rootless {
+            return Self::on_bridges(request, &lives, None);
+        }
+        // a network of its own alone may lead to the host's loopback
+        let apart = request.env.reach_host
+            && request.attachments.iter().all(|a| a.network == DEFAULT_NETWORK && a.links.is_empty());
+        if !request.env.shared || apart {
+            return Self::apart(request, &lives);
+        }
+        let ground = Ground::join(&request.env)?;
+        Self::on_bridges(request, &lives, Some(ground))
     }
 
-    fn new(request: JoinRequest, netns: OwnedFd, held: Held) -> Self {
+    fn new(request: JoinRequest, netns: OwnedFd, held: Held, ground: Option<Ground>) -> Self {
         let live = LiveNetwork {
             id: request.id.clone(),
             name: request.name.clone(),
@@ -104,7 +118,7 @@ impl Membership {
             netns: format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd()).into(),
             exposed: request.exposed.clone(),
             env: request.environment.clone(),
-            rootless: request.env.rootless,
+            rootless: request.env.rootless && ground.is_none(),
             ..LiveNetwork::default()
         };
         Self {
@@ -114,7 +128,8 @@ impl Membership {
             keepers: Vec::new(),
             names: false,
             private: None,
-            warnings: Vec::new(),
+            warnings: ground.iter().flat_map(|ground| ground.warnings.clone()).collect(),
+            ground: ground.map(Arc::new),
             published: Vec::new(),
             link_hosts: String::new(),
             link_env: Vec::new(),
@@ -122,15 +137,16 @@ impl Membership {
         }
     }
 
-    fn as_root(request: JoinRequest, lives: &Lives) -> Result<Self, NetworkError> {
+    fn on_bridges(request: JoinRequest, lives: &Lives, ground: Option<Ground>) -> Result<Self, NetworkError> {
         let targets = targets(&request)?;
         let mut netns = Netns::new(false)?;
         let fd = netns.fd.try_clone().map_err(NetworkError::setup("keep the network namespace"))?;
         let alone = lock(&request.env)?;
-        sweep(lives)?;
+        act_on(ground.as_ref(), || sweep(lives))?;
         let held = lives.hold(&request.id)?;
-        let mut this = Self::new(request, fd, held);
-        let settled = this.settle(lives, &mut netns, &targets);
+        let mut this = Self::new(request, fd, held, ground);
+        let ground = this.ground.clone();
+        let settled = act_on(ground.as_deref(), || this.settle(lives, &mut netns, &targets));
         // leaving takes the lock, also after a failure
         drop(alone);
         settled?;
@@ -222,7 +238,8 @@ impl Membership {
             dir: self.request.dir.clone(),
             helper: None,
             netns: self.live.netns.clone(),
-            rootless: false,
+            rootless: self.request.env.rootless,
+            ground: self.ground.as_ref().map(|ground| ground.path.clone()),
             publish: publish.into_iter().map(bind).collect(),
             v4: way_out.and_then(|e| e.v4).map(|n| n.0),
             v6: way_out.and_then(|e| e.v6).map(|n| n.0),
@@ -241,8 +258,9 @@ impl Membership {
         Ok(())
     }
 
-    /// An ordinary user's container has a network of its own, connected by a helper program that the keeper looks after.
-    fn as_user(request: JoinRequest, lives: &Lives) -> Result<Self, NetworkError> {
+    /// A network of the container's own, connected by a helper program that the keeper looks after: rootless, where
+    /// it cannot be on a ground with others.
+    fn apart(request: JoinRequest, lives: &Lives) -> Result<Self, NetworkError> {
         if let Some(other) = request.attachments.iter().find(|a| a.network != DEFAULT_NETWORK) {
             // a wrong name is the nearer mistake
             Definitions::new(&request.dir).find(&other.network)?;
@@ -258,6 +276,7 @@ impl Membership {
             }),
             netns: PathBuf::new(),
             rootless: true,
+            ground: None,
             publish: request.publish.clone(),
             v4: None,
             v6: None,
@@ -272,7 +291,7 @@ impl Membership {
         let alone = lock(&request.env)?;
         lives.sweep();
         let held = lives.hold(&request.id)?;
-        let mut this = Self::new(request, netns.into(), held);
+        let mut this = Self::new(request, netns.into(), held, None);
         drop(alone);
         this.live.netns.clone_from(&private.netns);
         this.live.ports = reply.ports;
@@ -356,7 +375,8 @@ impl Membership {
             return dns.apply(private.resolv_conf.clone());
         }
         if !self.names {
-            return dns.apply(HostDns::read().render_for(Reach::V4));
+            let conf = self.ground.as_ref().map(|ground| ground.resolv_conf.clone());
+            return dns.apply(conf.unwrap_or_else(|| HostDns::read().render_for(Reach::V4)));
         }
         // the user's servers are asked by the name server
         let rest = DnsRequest { servers: Vec::new(), ..dns.clone() };
@@ -373,9 +393,11 @@ impl Membership {
     /// # Errors
     /// [`NetworkError::NoHostGateway`].
     pub fn hosts(&self) -> Result<Vec<u8>, NetworkError> {
-        let gateway = match &self.private {
-            Some(private) => private.gateway,
-            None => self.live.way_out(true).and_then(|e| e.gateway).map(IpAddr::V4),
+        let gateway = match (&self.private, &self.ground) {
+            (Some(private), _) => private.gateway,
+            // the bridge is not the host
+            (None, Some(_)) => None,
+            (None, None) => self.live.way_out(true).and_then(|e| e.gateway).map(IpAddr::V4),
         };
         let mut own = self.live.endpoints.iter().flat_map(|e| {
             [e.v4.map(|n| IpAddr::V4(n.0)), e.v6.map(|n| IpAddr::V6(n.0))].into_iter().flatten()
@@ -419,10 +441,24 @@ impl Membership {
         }
         let before = self.live.clone();
         let alone = lock(&self.request.env)?;
+        let ground = self.ground.clone();
+        act_on(ground.as_deref(), || self.move_in(lives, attachment, &target, &before))?;
+        drop(alone);
+        self.withdraw(&before);
+        self.keep(lives)
+    }
+
+    fn move_in(
+        &mut self,
+        lives: &Lives,
+        attachment: &Attachment,
+        target: &Target,
+        before: &LiveNetwork,
+    ) -> Result<(), NetworkError> {
         sweep(lives)?;
         let mut netns = self.open()?;
-        self.take_place(lives, &mut netns, attachment, &target)?;
-        let done = lan::set_way_out(&mut netns, &before, &self.live).and_then(|()| lives.write(&self.live));
+        self.take_place(lives, &mut netns, attachment, target)?;
+        let done = lan::set_way_out(&mut netns, before, &self.live).and_then(|()| lives.write(&self.live));
         if done.is_err()
             && let Some(half) = self.live.endpoints.pop()
         {
@@ -430,10 +466,7 @@ impl Membership {
             // the error is told; what remains of the interface is found by the next one
             let _ = route.map(|mut route| lan::release(&mut route, &[half]));
         }
-        drop(alone);
-        done?;
-        self.withdraw(&before);
-        self.keep(lives)
+        done
     }
 
     fn disconnect(&mut self, lives: &Lives, network: &str) -> Result<(), NetworkError> {
@@ -446,9 +479,7 @@ impl Membership {
         let before = self.live.clone();
         let alone = lock(&self.request.env)?;
         let gone = self.live.endpoints.remove(at);
-        let mut route =
-            Netlink::open(Protocol::Route).map_err(NetworkError::setup("open a netlink socket"))?;
-        lan::release(&mut route, &[gone])?;
+        act_on(self.ground.as_deref(), || release(&[gone]))?;
         let mut netns = self.open()?;
         lan::set_way_out(&mut netns, &before, &self.live)?;
         self.withdraw(&before);
@@ -473,11 +504,27 @@ impl Drop for Membership {
         if self.live.rootless {
             return;
         }
-        if let (Ok(_), Ok(mut route)) = (&alone, Netlink::open(Protocol::Route)) {
+        if alone.is_ok() {
             // what cannot be removed now is found by the next one
-            let _ = lan::release(&mut route, &self.live.endpoints);
+            let _ = act_on(self.ground.as_deref(), || release(&self.live.endpoints));
         }
     }
+}
+
+/// Does something where the bridges are.
+fn act_on<T: Send>(
+    ground: Option<&Ground>,
+    act: impl FnOnce() -> Result<T, NetworkError> + Send,
+) -> Result<T, NetworkError> {
+    match ground {
+        Some(ground) => ground.act(act),
+        None => act(),
+    }
+}
+
+fn release(endpoints: &[Endpoint]) -> Result<(), NetworkError> {
+    let mut route = Netlink::open(Protocol::Route).map_err(NetworkError::setup("open a netlink socket"))?;
+    lan::release(&mut route, endpoints)
 }
 
 fn v4(ip: Option<IpAddr>) -> Option<Ipv4Addr> {
@@ -514,6 +561,7 @@ pub fn sweep_networks(dir: &std::path::Path, env: &NetEnv) -> Result<(), Network
     let _alone = lock(env)?;
     let lives = Lives::new(dir);
     if env.rootless {
+        // the command is not where the bridges are; the next container that joins cleans them
         lives.sweep();
         return Ok(());
     }
@@ -522,8 +570,6 @@ pub fn sweep_networks(dir: &std::path::Path, env: &NetEnv) -> Result<(), Network
 
 /// The same for a caller that holds the lock.
 fn sweep(lives: &Lives) -> Result<(), NetworkError> {
-    let dead = lives.sweep();
-    let mut route = Netlink::open(Protocol::Route).map_err(NetworkError::setup("open a netlink socket"))?;
-    let left: Vec<Endpoint> = dead.into_iter().flat_map(|live| live.endpoints).collect();
-    lan::release(&mut route, &left)
+    let left: Vec<Endpoint> = lives.sweep().into_iter().flat_map(|live| live.endpoints).collect();
+    release(&left)
 }

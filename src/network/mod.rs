@@ -5,7 +5,8 @@
 //! netlink, done here: no `ip`, `nft` or `iptables` is run, which costs a process each and may not be installed.
 //!
 //! Containers join networks of the user's making too ([`Membership`]): `definition` and `live` are the files, `lan` the
-//! kernel's side of them, `keeper` the process that publishes ports and answers names.
+//! kernel's side of them, `keeper` the process that publishes ports and answers names. Rootless the same is done on a
+//! `ground` of the user's own.
 //!
 //! Knows nothing of sandboxes, stores or Dockerfiles: it hands out the descriptor and the content of two files in
 //! `/etc`. IPv6 reaches the outside rootless, by pasta, and from networks that were made with `--ipv6`.
@@ -17,6 +18,7 @@ mod dns;
 mod dns_request;
 mod error;
 mod firewall;
+mod ground;
 mod helper;
 mod hosts;
 mod keeper;
@@ -42,7 +44,6 @@ pub use dns_request::DnsRequest;
 pub use error::NetworkError;
 pub use helper::HelperKind;
 pub use hosts::{ExtraHost, HostAddress, hosts_file};
-pub use keeper::helper_main;
 pub use live::{Endpoint, LiveNetwork, Lives, PortBinding};
 pub use manage::{create_network, default_subnet, predefined_id, remove_network};
 pub use membership::{JoinRequest, Membership, NetworkChange, sweep_networks};
@@ -52,3 +53,10 @@ pub use ports::{ContainerPort, PublishRequest, Transport, parse_expose, parse_pu
 pub use private::{NetEnv, PrivateNetwork};
 pub use probe::{Missing, NetworkProbe, PrivateKind, probe};
 pub use request::{Attachment, ContainerNetwork, DEFAULT_NETWORK, Link, Mac, parse_attachment};
+
+/// Serves as a keeper of networks when this process was executed as one, and gives its exit code; `None` in every other
+/// case.
+#[must_use]
+pub fn helper_main() -> Option<std::process::ExitCode> {
+    keeper::helper_main().or_else(ground::helper_main)
+}

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::sys::{
     netlink::{Netlink, Protocol},
-    netlink_route,
+    netlink_route, run_dir,
 };
 
 /// What the host offers and the user wants of private networks.
@@ -30,17 +30,17 @@ pub struct NetEnv {
     /// Whether an `--add-host NAME:host-gateway` wants to reach the host. Rootless this opens the host's own loopback
     /// to the network, so it is off unless asked for; on root's bridge the host can be reached anyway.
     pub reach_host: bool,
+    /// Whether this is the user namespace that an ordinary user's containers share, so that they can have networks
+    /// together.
+    pub shared: bool,
 }
 
 impl NetEnv {
-    /// The usual environment: state in `/run/rbuild`, rootless in `$XDG_RUNTIME_DIR/rbuild` (which needs no lock yet).
+    /// The usual environment: state in `/run/rbuild`, rootless in the user's own such directory.
     #[must_use]
     pub fn new(rootless: bool) -> Self {
-        let run = match std::env::var_os("XDG_RUNTIME_DIR") {
-            Some(dir) if rootless => PathBuf::from(dir),
-            _ => PathBuf::from("/run"),
-        };
-        Self { state_dir: run.join("rbuild"), rootless, reach_host: false }
+        let state_dir = if rootless { run_dir::path() } else { PathBuf::from("/run/rbuild") };
+        Self { state_dir, rootless, reach_host: false, shared: false }
     }
 }
 

@@ -67,7 +67,7 @@ fn uplink() -> Netns {
 }
 
 fn env(dir: &tempfile::TempDir) -> NetEnv {
-    NetEnv { state_dir: dir.path().join("state"), rootless: false, reach_host: false }
+    NetEnv { state_dir: dir.path().join("state"), rootless: false, reach_host: false, shared: false }
 }
 
 fn inside<T: Send>(netns: BorrowedFd<'_>, act: impl FnOnce() -> T + Send) -> T {
@@ -258,7 +258,8 @@ fn child() {
     let Ok(order) = std::env::var(CHILD) else { return };
     let (kind, rest) = order.split_once(' ').unwrap();
     let (state, target) = rest.split_once(' ').unwrap();
-    let env = NetEnv { state_dir: state.into(), rootless: kind == "rootless", reach_host: false };
+    let env =
+        NetEnv { state_dir: state.into(), rootless: kind == "rootless", reach_host: false, shared: false };
     let network = PrivateNetwork::create(&env).unwrap_or_else(|e| panic!("{e}; {:?}", e.hint()));
     if let Ok(to) = target.parse::<SocketAddr>() {
         inside(network.netns(), || {

@@ -21,6 +21,7 @@ use super::state::{State, Status};
 use super::{ContainerId, ContainerName, RunError};
 use crate::store::{Lock, LockKind, Store, StoreError};
 use crate::sys::fsutil;
+pub(super) use crate::sys::process::start_time;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -341,11 +342,4 @@ impl Container {
     pub fn log_path(&self) -> PathBuf {
         self.dir.join(format!("{}-json.log", self.record.id))
     }
-}
-
-/// Gives when a process started, in clock ticks since boot (proc(5), field 22 of stat).
-pub(super) fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // the name in parentheses may hold anything
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }

@@ -239,6 +239,7 @@ impl NetworkRequest {
         note: &mut dyn FnMut(&str),
     ) -> Result<Joined, RunError> {
         let mut env = NetEnv::new(rootless::state().is_some());
+        env.shared = rootless::state().is_some_and(|state| state.shared);
         env.reach_host = self.extra_hosts.iter().any(|host| host.address == HostAddress::Gateway);
         let membership = Membership::join(JoinRequest {
             dir: networks(who.store),
@@ -296,7 +297,7 @@ impl NetworkRequest {
                 found.record.id
             )));
         }
-        if rootless::state().is_some() {
+        if rootless::state().is_some_and(|state| !state.shared) {
             return Err(NetworkError::Rootless { network: format!("container:{other}") }.into());
         }
         let read = |path| read_in_container(pid, path).unwrap_or_default();

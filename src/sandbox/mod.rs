@@ -53,8 +53,8 @@ pub use spec::{
 pub use wire::SharedFd;
 pub(crate) use wire::{decode, encode};
 
-/// Serves as the sandbox helper when this process was executed as one, and gives its exit code; `None` in every other
-/// case. The first thing that `main` calls.
+/// Serves as the sandbox helper, or as the anchor of a user's containers, when this process was executed as one, and
+/// gives its exit code; `None` in every other case. The first thing that `main` calls.
 pub fn helper_main() -> Option<std::process::ExitCode> {
-    helper::is_asked_for().then(|| helper::serve().into())
+    helper::is_asked_for().then(|| helper::serve().into()).or_else(rootless::anchor_main)
 }

@@ -1,9 +1,14 @@
 //! Rootless mode: an ordinary user becomes root of a user namespace of their own before anything else happens.
 //!
-//! [`enter`] clones this process into a new user and mount namespace, has `newuidmap` and `newgidmap` map the ranges
-//! of `/etc/subuid` and `/etc/subgid` (or the user's own id alone), and executes this program again in there. The
-//! process that was started stays behind as a waiter: it passes signals on, ends as the other one ends, and takes it
-//! along when it is killed.
+//! [`enter`] clones this process into a new user and mount namespace, has the ids mapped ([`ids`]), and executes this
+//! program again in there. The process that was started stays behind as a waiter: it passes signals on, ends as the
+//! other one ends, and takes it along when it is killed.
+//!
+//! A command that starts containers joins the user namespace that all containers of the user share ([`anchor`]), since
+//! only inside one can they be in a network together. All other commands have a namespace of their own.
+
+mod anchor;
+mod ids;
 
 use super::host::in_user_namespace;
 use crate::sys::process::{self, CloneFlags, Cloned};
@@ -18,10 +23,15 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
-use std::process::Command;
 
-/// Carries the state to the program inside; `uid:gid:count`.
+pub(crate) use anchor::Stay;
+pub(super) use anchor::main as anchor_main;
+
+/// Carries the state to the program inside; `uid:gid:count`, and `:shared` in the containers' namespace.
 const STATE: &str = "_RBUILD_ROOTLESS";
+
+/// What the state ends with in the containers' namespace.
+const SHARED: &str = ":shared";
 
 /// Sent by the kernel rather than by `kill`: the whole foreground group has it already.
 const SI_KERNEL: i32 = 0x80;
@@ -35,6 +45,8 @@ pub struct RootlessState {
     pub real_gid: u32,
     /// How many ids exist inside; 1 when only the user's own could be mapped.
     pub mapped_ids: u32,
+    /// Whether this is the namespace that the user's containers share.
+    pub shared: bool,
 }
 
 /// Why rootless mode cannot be entered.
@@ -68,20 +80,25 @@ pub enum RootlessError {
 /// Enters rootless mode when this process is an ordinary user's. Call it first in `main`, before any thread exists.
 ///
 /// As root it does nothing and gives `None`. For an ordinary user it does not return but runs the program anew as
-/// root of a user namespace; there it gives the state.
-pub fn enter() -> Result<Option<RootlessState>, RootlessError> {
+/// root of a user namespace; there it gives the state. `shared` asks for the namespace that the user's containers
+/// share; where that cannot be had it is one of its own.
+pub fn enter(shared: bool) -> Result<Option<RootlessState>, RootlessError> {
     if rustix::process::geteuid().is_root() {
         return Ok(state());
     }
-    match run_inside()? {}
+    match run_inside(shared)? {}
 }
 
 /// Gives the state inside rootless mode; `None` for real root.
 pub fn state() -> Option<RootlessState> {
     let text = std::env::var(STATE).ok()?;
-    let mut numbers = text.split(':').map_while(|n| n.parse().ok());
-    let state =
-        RootlessState { real_uid: numbers.next()?, real_gid: numbers.next()?, mapped_ids: numbers.next()? };
+    let (numbers, shared) = match text.strip_suffix(SHARED) {
+        Some(numbers) => (numbers, true),
+        None => (text.as_str(), false),
+    };
+    let mut numbers = numbers.split(':').map_while(|n| n.parse().ok());
+    let (real_uid, real_gid, mapped_ids) = (numbers.next()?, numbers.next()?, numbers.next()?);
+    let state = RootlessState { real_uid, real_gid, mapped_ids, shared };
     // Set by hand it means nothing.
     in_user_namespace().then_some(state)
 }
@@ -92,8 +109,9 @@ impl RootlessState {
         if self.mapped_ids > 1 {
             return None;
         }
-        let user = user_names(self.real_uid).into_iter().next().unwrap_or_else(|| self.real_uid.to_string());
-        let cure = if !has_map_tools() {
+        let user =
+            ids::user_names(self.real_uid).into_iter().next().unwrap_or_else(|| self.real_uid.to_string());
+        let cure = if !ids::has_map_tools() {
             "install newuidmap and newgidmap (package uidmap or shadow-utils)".to_owned()
         } else {
             format!(
@@ -108,19 +126,47 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> RootlessError {
     move |source| RootlessError::Enter { doing, source }
 }
 
-fn run_inside() -> Result<Infallible, RootlessError> {
-    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()));
-    let ((mapped, tell_mapped), (trouble, tell_trouble)) = (pipe()?, pipe()?);
-    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+fn run_inside(shared: bool) -> Result<Infallible, RootlessError> {
+    let ids = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let door = match shared {
+        true => anchor::door(|dir| start(None, ids, |_| anchor::execute(dir))).ok(),
+        false => None,
+    };
     // Blocked from before there is somebody to pass them on to.
     let mask = caught();
     let mut before = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut before))
         .map_err(|e| failed("block signals")(e.into()))?;
-    let child = match process::clone_process(CloneFlags::USER.with(CloneFlags::MOUNT)) {
+    let tail = if door.is_some() { SHARED } else { "" };
+    let (child, _) = start(door.as_ref(), ids, |count| execute_again(count, ids, tail, &before))?;
+    // the door stays open, so that its namespace lasts at least as long as this
+    wait_for(child, &mask)
+}
+
+/// Starts a process as root of a new user namespace, or of the one behind `door`. It does `act`, which only comes back
+/// with an error. Gives the process's id and the number of ids it has.
+fn start(
+    door: Option<&anchor::Door>,
+    (uid, gid): (u32, u32),
+    act: impl FnOnce(u32) -> io::Error,
+) -> Result<(i32, u32), RootlessError> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()));
+    let ((mapped, tell_mapped), (trouble, tell_trouble)) = (pipe()?, pipe()?);
+    let flags = match door {
+        Some(_) => CloneFlags::NONE,
+        None => CloneFlags::USER.with(CloneFlags::MOUNT),
+    };
+    let child = match process::clone_process(flags) {
         Ok(Cloned::Child) => {
             drop((tell_mapped, trouble));
-            let error = inside(&mut File::from(mapped), (uid, gid), &before);
+            let ready = || -> io::Result<u32> {
+                let mut count = [0; 4];
+                File::from(mapped).read_exact(&mut count)?;
+                door.map_or(Ok(()), anchor::Door::join)?;
+                become_root()?;
+                Ok(u32::from_le_bytes(count))
+            };
+            let error = ready().map_or_else(|e| e, act);
             let _ = write!(File::from(tell_trouble), "{error}");
             process::exit_now(125)
         }
@@ -128,27 +174,28 @@ fn run_inside() -> Result<Infallible, RootlessError> {
         Err(e) => return Err(no_namespaces(&e.to_string())),
     };
     drop((mapped, tell_trouble));
-    let count = map_ids(child, uid, gid)?;
+    let count = match door {
+        Some(door) => door.mapped_ids,
+        None => ids::map(child, uid, gid)?,
+    };
     File::from(tell_mapped).write_all(&count.to_le_bytes()).map_err(failed("speak to the new process"))?;
     let mut why = String::new();
     File::from(trouble).read_to_string(&mut why).map_err(failed("hear from the new process"))?;
-    if !why.is_empty() {
-        return Err(no_namespaces(&why));
-    }
-    wait_for(child, &mask)
+    if why.is_empty() { Ok((child, count)) } else { Err(no_namespaces(&why)) }
+}
+
+/// Becomes root of the user namespace that this process is in, with mounts of its own.
+fn become_root() -> io::Result<()> {
+    let (root_group, root) = (nix::unistd::Gid::from_raw(0), nix::unistd::Uid::from_raw(0));
+    nix::unistd::setresgid(root_group, root_group, root_group)?;
+    nix::unistd::setresuid(root, root, root)?;
+    // Shows whether root here really is root: AppArmor may let the namespace be and take its powers.
+    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
 /// The rest of the new process's life as this program; gives what went wrong.
-fn inside(mapped: &mut File, (uid, gid): (u32, u32), mask: &SigSet) -> io::Error {
-    let mut go = || -> io::Result<Infallible> {
-        let mut count = [0; 4];
-        mapped.read_exact(&mut count)?;
-        let count = u32::from_le_bytes(count);
-        let (root_group, root) = (nix::unistd::Gid::from_raw(0), nix::unistd::Uid::from_raw(0));
-        nix::unistd::setresgid(root_group, root_group, root_group)?;
-        nix::unistd::setresuid(root, root, root)?;
-        // Shows whether root here really is root: AppArmor may let the namespace be and take its powers.
-        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+fn execute_again(count: u32, (uid, gid): (u32, u32), tail: &str, mask: &SigSet) -> io::Error {
+    let go = || -> io::Result<Infallible> {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(mask), None)?;
         let c_string = |s: OsString| CString::new(s.into_vec()).map_err(io::Error::other);
@@ -160,91 +207,13 @@ fn inside(mapped: &mut File, (uid, gid): (u32, u32), mask: &SigSet) -> io::Error
             entry.push(value);
             env.push(c_string(entry)?);
         }
-        env.push(c_string(format!("{STATE}={uid}:{gid}:{count}").into())?);
+        env.push(c_string(format!("{STATE}={uid}:{gid}:{count}{tail}").into())?);
         Ok(nix::unistd::execve(c"/proc/self/exe", &args, &env)?)
     };
     match go() {
         Err(e) => e,
         Ok(never) => match never {},
     }
-}
-
-/// Maps the ids of a new user namespace and says how many.
-fn map_ids(child: i32, uid: u32, gid: u32) -> Result<u32, RootlessError> {
-    let names = user_names(uid);
-    let ranges = |file: &str| ranges_of(&std::fs::read_to_string(file).unwrap_or_default(), uid, &names);
-    let (uids, gids) = (ranges("/etc/subuid"), ranges("/etc/subgid"));
-    if !uids.is_empty() && !gids.is_empty() && has_map_tools() {
-        run_map_tool("newuidmap", child, uid, &uids)?;
-        run_map_tool("newgidmap", child, gid, &gids)?;
-        return Ok(1 + uids.iter().map(|r| r.1).sum::<u32>().min(gids.iter().map(|r| r.1).sum()));
-    }
-    let write = |file: &str, text: String| {
-        let path = format!("/proc/{child}/{file}");
-        std::fs::write(&path, text)
-            .map_err(|e| RootlessError::Mapping { why: format!("writing {path}: {e}") })
-    };
-    write("setgroups", "deny".into())?;
-    write("uid_map", format!("0 {uid} 1"))?;
-    write("gid_map", format!("0 {gid} 1"))?;
-    Ok(1)
-}
-
-fn run_map_tool(tool: &str, child: i32, own: u32, ranges: &[(u32, u32)]) -> Result<(), RootlessError> {
-    let mut command = Command::new(tool);
-    command.arg(child.to_string()).args(["0", &own.to_string(), "1"]);
-    let mut inside = 1u32;
-    for (first, count) in ranges {
-        command.args([inside, *first, *count].map(|n| n.to_string()));
-        inside = inside.saturating_add(*count);
-    }
-    let out = command
-        .output()
-        .map_err(|e| RootlessError::Mapping { why: format!("{tool} cannot be executed: {e}") })?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&out.stderr).trim().escape_debug().to_string();
-    let hint = "is it setuid root or does it have its file capability, and do its ranges not overlap?";
-    Err(RootlessError::Mapping { why: format!("{tool} failed: {said} ({hint})") })
-}
-
-/// First id and count of each range of a user in `/etc/subuid` or `/etc/subgid`.
-fn ranges_of(file: &str, uid: u32, names: &[String]) -> Vec<(u32, u32)> {
-    let number = uid.to_string();
-    file.lines()
-        .filter_map(|line| {
-            let mut fields = line.trim().split(':');
-            let owner = fields.next()?;
-            let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-            let ours = owner == number || names.iter().any(|name| name == owner);
-            (ours && range.1 > 0).then_some(range)
-        })
-        .collect()
-}
-
-/// The user's name as the passwd file has it, else as the environment says: newuidmap checks it anyway.
-fn user_names(uid: u32) -> Vec<String> {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let mut names: Vec<String> = passwd
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-        })
-        .collect();
-    if names.is_empty() {
-        names.extend(["USER", "LOGNAME"].iter().filter_map(|key| std::env::var(key).ok()));
-    }
-    names
-}
-
-fn has_map_tools() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    ["newuidmap", "newgidmap"]
-        .iter()
-        .all(|tool| std::env::split_paths(&path).any(|dir| dir.join(tool).is_file()))
 }
 
 fn no_namespaces(why: &str) -> RootlessError {
@@ -306,15 +275,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_found_by_name_and_number() {
-        let file = "other:1:2\nme:100000:65536\n1000:300000:10\nme:bad:1\nme:5\nme:7:0\n";
-        assert_eq!(ranges_of(file, 1000, &["me".to_owned()]), [(100_000, 65536), (300_000, 10)]);
-        assert!(ranges_of(file, 55, &[]).is_empty());
-    }
-
-    #[test]
     fn one_id_comes_with_advice() {
-        let state = |mapped_ids| RootlessState { real_uid: 4_000_000, real_gid: 1, mapped_ids };
+        let state =
+            |mapped_ids| RootlessState { real_uid: 4_000_000, real_gid: 1, mapped_ids, shared: false };
         assert_eq!(state(65537).advice(), None);
         assert!(state(1).advice().unwrap().contains("chown"));
     }

@@ -14,5 +14,6 @@ pub mod netlink;
 pub mod netlink_nft;
 pub mod netlink_route;
 pub mod process;
+pub mod run_dir;
 pub mod usage;
 pub mod xattr;

@@ -97,6 +97,13 @@ pub(crate) fn clone_alone(flags: CloneFlags) -> io::Result<Cloned> {
     }
 }
 
+/// Gives when a process started, in clock ticks since boot (proc(5), field 22 of stat).
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the name in parentheses may hold anything
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
 /// Leaves at once, without unwinding or exit handlers: for the child side of a clone.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: always sound; ends the process.

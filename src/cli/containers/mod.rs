@@ -93,6 +93,24 @@ pub(super) enum GroupCommand {
     Plain(Box<ContainerCommand>),
 }
 
+impl ContainerCommand {
+    /// Whether it may start containers that outlive it.
+    pub(super) fn starts(&self) -> bool {
+        matches!(self, Self::Start(_) | Self::Restart(_))
+    }
+}
+
+impl GroupCommand {
+    /// Whether it may start containers that outlive it.
+    pub(super) fn starts(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            Self::Plain(command) => command.starts(),
+            Self::Ls(_) | Self::Inspect(_) | Self::Prune(_) => false,
+        }
+    }
+}
+
 /// Runs a command of the group.
 pub(super) fn run_group(command: &GroupCommand, ctx: &Ctx) -> CommandResult {
     match command {

@@ -64,6 +64,8 @@ pub(super) struct Job {
     pub(super) netns: PathBuf,
     /// Whether an ordinary user runs the container.
     pub(super) rootless: bool,
+    /// The network namespace from which such a container is reached; its own where there is none.
+    pub(super) ground: Option<PathBuf>,
     /// Ports to publish.
     pub(super) publish: Vec<PublishRequest>,
     /// Where they lead; the helper's address, if that makes a network.
@@ -178,8 +180,7 @@ impl Drop for Keeper {
 }
 
 /// Serves as a keeper when this process was executed as one, and gives its exit code; `None` in every other case.
-#[must_use]
-pub fn helper_main() -> Option<ExitCode> {
+pub(super) fn helper_main() -> Option<ExitCode> {
     let asked = std::env::args_os().next().is_some_and(|name| name == NAME);
     asked.then(|| {
         // what `ps` shows; without it the name of the file that was executed, which says nothing
@@ -234,8 +235,9 @@ fn set_up(job: &Job, reply: &mut Reply) -> Result<Kept, NetworkError> {
     let mut netns = job.netns.clone();
     let mut private = None;
     if let Some(helper) = &job.helper {
-        let env =
-            NetEnv { state_dir: helper.state_dir.clone(), rootless: true, reach_host: helper.reach_host };
+        let mut env = NetEnv::new(true);
+        env.state_dir.clone_from(&helper.state_dir);
+        env.reach_host = helper.reach_host;
         let network = PrivateNetwork::create(&env)?;
         netns = format!("/proc/{}/fd/{}", std::process::id(), network.netns().as_raw_fd()).into();
         match network.address() {
@@ -273,8 +275,8 @@ fn set_up(job: &Job, reply: &mut Reply) -> Result<Kept, NetworkError> {
             .map_err(NetworkError::setup("start the container's name server"))?;
     }
     if job.rootless && !sources.is_empty() {
-        // the host cannot reach the container's addresses, so connections to it are made from inside
-        let file = std::fs::File::open(&netns).map_err(failed())?;
+        // the host cannot reach the container's addresses, so connections to it are made from where they are known
+        let file = std::fs::File::open(job.ground.as_ref().unwrap_or(&netns)).map_err(failed())?;
         inside(file.as_fd(), || ()).map_err(failed())?;
         setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| failed()(errno.into()))?;
     }

@@ -23,6 +23,7 @@ use super::restart::Backoff;
 use super::state::{State, Status};
 use super::{RunError, time};
 use crate::sandbox::Nursery;
+use crate::sandbox::rootless::{self, Stay};
 use crate::snapshot::Snapshots;
 use crate::store::{Lock, Store};
 use crate::sys::process;
@@ -100,6 +101,8 @@ struct Monitor {
     listener: Option<OwnedFd>,
     signals: wake::Signals,
     nursery: Nursery,
+    /// An ordinary user's containers share a user namespace, which lasts as long as one of them.
+    _stay: Option<Stay>,
     snapshots: Snapshots,
     clients: Vec<Client>,
     life: Option<Life>,
@@ -142,7 +145,10 @@ impl Monitor {
         let log = LogWriter::open(&container.log_path(), &container.record.log, &details);
         let mut state = container.state.clone();
         state.restarts = 0;
+        let shared = rootless::state().is_some_and(|state| state.shared);
+        let stay = shared.then(Stay::new).transpose();
         Ok(Self {
+            _stay: stay.map_err(RunError::io("stay in the namespace that containers share"))?,
             nursery: Nursery::new()?,
             signals: wake::Signals::new()?,
             snapshots: Snapshots::new(store),
