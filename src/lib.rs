@@ -1,7 +1,7 @@
 //! rbuild builds Dockerfiles: one static binary, no daemon, root or rootless.
 //!
 //! The rooms stand on floors and only look down:
-//! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`), the kernel (`sys`), parts
+//! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`, `interrupt`), the kernel (`sys`), parts
 //! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
 //! `image`, `registry`), acts (`solve`, `share`, `runtime`, `gc`, `transfer`), the join (`build`) and the door (`cli`).
 
@@ -15,6 +15,7 @@ pub mod digest;
 pub mod dockerfile;
 pub mod gc;
 pub mod image;
+pub mod interrupt;
 pub mod layer;
 pub mod network;
 pub mod oci;

@@ -58,6 +58,43 @@ fn layers_come_when_a_step_must_run_on_them() {
 }
 
 #[test]
+fn processes_that_want_a_layer_at_once_fetch_it_once() {
+    let space = TestSpace::new();
+    let Some((registry, name)) = with_base(&space) else { return };
+    space.dockerfile(&format!("FROM {name}\nCMD [\"echo\", \"here\"]\n"));
+    build(&space, "one", &["-t", "app"]).ok();
+    registry.forget();
+    let start = || {
+        let mut command = space.command(["run", "--rm", "--network", "none", "app"]);
+        process::Running::start(command.env("RBUILD_ROOT", space.path("one")))
+    };
+    let running: Vec<_> = (0..4).map(|_| start()).collect();
+    let done: Vec<Done> = running.into_iter().map(|r| r.wait(Duration::from_secs(300)).ok()).collect();
+    assert!(done.iter().all(|done| done.stdout == "here\n"), "{done:?}");
+    assert_eq!(registry.downloaded(&[]).len(), 1, "{:?}", registry.asked());
+    // builds, too, and they show what they wait for
+    space.dockerfile(&format!("FROM {name}\nRUN echo x > /x\n"));
+    registry.forget();
+    let start = || {
+        let context = space.path("ctx");
+        let mut command =
+            space.command(["build", "--progress", "plain", "-t", "more", context.to_str().unwrap()]);
+        process::Running::start(command.env("RBUILD_ROOT", space.path("two")))
+    };
+    let running: Vec<_> = (0..3).map(|_| start()).collect();
+    let done: Vec<Done> = running.into_iter().map(|r| r.wait(Duration::from_secs(300)).ok()).collect();
+    let layers = |digest: &String| {
+        let blob = LoggedRegistry::data(&space).join("docker/registry/v2/blobs/sha256");
+        let hex = digest.trim_start_matches("sha256:");
+        blob.join(&hex[..2]).join(hex).join("data").metadata().unwrap().len() > 100_000
+    };
+    // each asks for the config, which is small
+    let fetched: Vec<String> = registry.downloaded(&[]).into_iter().filter(layers).collect();
+    assert_eq!(fetched.len(), 1, "{:?}", registry.asked());
+    assert_eq!(done.iter().filter(|done| done.stderr.contains("pull layer ")).count(), 1, "{done:?}");
+}
+
+#[test]
 fn a_build_that_is_known_pulls_no_layer() {
     let space = TestSpace::new();
     let Some((registry, name)) = with_base(&space) else { return };

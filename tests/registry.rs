@@ -2,11 +2,17 @@
 
 mod common;
 
+use common::process::{Running, eventually};
 use common::registry::Registry;
-use common::web::{self, Meter, Web};
+use common::web::{self, Meter, Stall, Web};
 use common::{TestSpace, archive, tools_or_skip};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
+use std::time::Duration;
+
+/// No step of a test takes as long.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A space with an image of two layers above the base, named so that it belongs into `host`.
 fn space_with_app(host: &str) -> (TestSpace, String) {
@@ -29,6 +35,10 @@ fn registry() -> Option<(TestSpace, Registry)> {
 fn digest_of(done: &common::Done) -> String {
     let at = done.stdout.find("sha256:").unwrap_or_else(|| panic!("no digest in\n{done}"));
     done.stdout[at..at + 71].to_owned()
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("JSON")
 }
 
 fn blobs_asked(sent: &str) -> usize {
@@ -166,6 +176,59 @@ fn a_killed_pull_leaves_no_name_and_the_next_one_works() {
     assert_eq!(other.inspect(&name)["Id"], space.inspect(&name)["Id"]);
     let left = fs::read_dir(other.store().join("tmp")).expect("a store").flatten().count();
     assert_eq!(left, 0, "what dead pulls left is swept");
+}
+
+#[test]
+fn an_interrupted_transfer_ends_soon_and_keeps_what_is_whole() {
+    let Some((_held, registry)) = registry() else { return };
+    let (space, name) = space_with_app(&registry.host);
+    // a push whose layers the registry does not take
+    let deaf = Stall::before(&registry.host, |sent| sent.contains("PUT /v2/"));
+    let elsewhere = format!("{}/team/app:v1", deaf.host);
+    space.rbuild(["tag", &name, &elsewhere]).ok();
+    let mut push = Running::start(&mut space.command(["push", &elsewhere]));
+    push.wait_for("push layer", PATIENCE);
+    push.signal(Signal::SIGINT);
+    let done = push.wait(PATIENCE).refuses(130, &["interrupted"]);
+    assert!(!done.stdout.contains("digest:"), "{done}");
+    assert_eq!(files_in(&space.store().join("tmp")), 0);
+    // and the next one goes through
+    let pushed = space.rbuild(["push", &name]).ok();
+    let layers = space.inspect(&name)["RootFS"]["Layers"].as_array().map_or(0, Vec::len);
+    assert_eq!(pushed.stdout.matches(": Pushed").count(), layers, "{pushed}");
+    // a pull of which the second layer does not come
+    let raw = json(space.rbuild(["manifest", "inspect", &name]).ok().stdout.as_bytes());
+    let second = raw["layers"][1]["digest"].as_str().expect("a layer").to_owned();
+    let mute =
+        Stall::before(&registry.host, move |sent| sent.contains(&format!("GET /v2/team/app/blobs/{second}")));
+    let slow = format!("{}/team/app:v1", mute.host);
+    let other = TestSpace::new();
+    let mut pull = Running::start(&mut other.command(["pull", &slow]));
+    let blobs = other.store().join("images/blobs/sha256");
+    let whole = || raw["layers"].as_array().expect("layers").iter();
+    let has = |layer: &Value| {
+        let digest = layer["digest"].as_str().expect("a digest");
+        blobs.join(digest.trim_start_matches("sha256:")).exists()
+    };
+    pull.wait_for("pull layer", PATIENCE);
+    eventually("the other layers come", PATIENCE, || {
+        whole().filter(|layer| has(layer)).count() == layers - 1
+    });
+    pull.signal(Signal::SIGTERM);
+    pull.wait(PATIENCE).refuses(143, &["interrupted"]);
+    assert_eq!(files_in(&other.store().join("tmp")), 0);
+    other.rbuild(["inspect", &slow]).refuses(1, &["no such"]);
+    // what had come is not asked for again
+    let meter = Meter::before(&registry.host);
+    let name = format!("{}/team/app:v1", meter.host);
+    other.rbuild(["pull", &name]).ok();
+    // the config, and the layer that was missing
+    assert_eq!(blobs_asked(&meter.take()), 2);
+    assert_eq!(other.stdout_of(&name, &[]), "first\nsecond\n");
+}
+
+fn files_in(dir: &std::path::Path) -> usize {
+    fs::read_dir(dir).expect("a directory").flatten().count()
 }
 
 #[test]

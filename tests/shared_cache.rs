@@ -252,6 +252,11 @@ fn an_image_carries_its_own_cache() {
     let done = second.build(&["-t", "app", "--cache-from", &name]).ok();
     nothing_ran(&done);
     assert_eq!(second.output("app"), "built\nfrom the context\n");
+    // as buildx asks for it
+    let arg = format!("{}/team/arg:1", registry.host);
+    first.build(&["-t", &arg, "--push", "--build-arg", "BUILDKIT_INLINE_CACHE=1"]).ok();
+    let by_arg = machine(&space, "by-arg");
+    nothing_ran(&by_arg.build(&["-t", "app", "--cache-from", &arg]).ok());
     // an image without record is no cache, and no error
     let plain = format!("{}/team/plain:1", registry.host);
     first.build(&["-t", &plain, "--push"]).ok();
@@ -337,6 +342,34 @@ fn a_bucket_holds_a_cache() {
     let done = third.build(&["-t", "app", "--cache-from", &at]).ok();
     done.assert_executed(&ITS_STEPS);
     assert!(done.stderr.contains("cannot be read") && !done.stderr.contains("very-secret"), "{done}");
+}
+
+#[test]
+fn an_ordinary_user_shares_caches_through_registries_and_buckets() {
+    let Some(space) = TestSpace::rootless().filter(|_| is_root()) else {
+        return skip("the other tests do it, or there is no such user");
+    };
+    two_stages(&space);
+    let held = TestSpace::new();
+    let registry = common::registry::Registry::start(&held);
+    let at_registry =
+        registry.as_ref().map(|registry| format!("type=registry,ref={}/team/cache:main", registry.host));
+    let bucket = S3::start().filter(|_| tools_or_skip(&["curl"]));
+    let at_bucket = bucket.as_ref().map(|server| {
+        server.bucket("team");
+        format!(
+            "type=s3,bucket=team,region=us-east-1,endpoint_url={},use_path_style=true,access_key_id=key,\
+             secret_access_key=secret",
+            server.endpoint
+        )
+    });
+    let first = machine(&space, "one");
+    for (at, store) in at_registry.iter().zip(["two"]).chain(at_bucket.iter().zip(["three"])) {
+        first.build(&["-t", "app", "--cache-to", &format!("{at},mode=max,ignore-error=false")]).ok();
+        let other = machine(&space, store);
+        nothing_ran(&other.build(&["-t", "app", "--cache-from", at]).ok());
+        assert_eq!(other.output("app"), "built\nfrom the context\n", "{at}");
+    }
 }
 
 #[test]

@@ -76,6 +76,7 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     let images = tools.images.clone();
     let sink = tools.sink.clone();
     let steps = Arc::new(AtomicUsize::new(0));
+    tools.snapshots.show_fetches(sink.clone(), steps.clone());
     let imports = (!request.cache_from.is_empty()).then(|| {
         let platforms = match &request.plan.platform {
             _ if !request.platforms.is_empty() => request.platforms.clone(),

@@ -1,14 +1,18 @@
 //! `run` and `create`: a new container, started or not. Exit codes are docker's.
 
 use super::create_flags::{CreateFlags, ENGINE_ERROR, on, run_error};
-use super::{CliError, CommandResult, Ctx};
+use super::{CliError, CommandResult, Ctx, registry};
+use crate::progress::tty::Tty;
 use crate::runtime::signals::Forwarder;
 use crate::runtime::{
-    Attachment, Client, Containers, DetachKeys, Parting, Record, RunError, Streams, create, follow, terminal,
+    Attachment, Client, Containers, DetachKeys, Parting, Record, RunError, RunRequest, Streams, create,
+    follow, terminal,
 };
+use crate::snapshot::Snapshots;
 use clap::{ArgAction, Args};
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Runs a command in a new container.
 #[derive(Debug, Args)]
@@ -64,7 +68,9 @@ fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
     let (store, snapshots, images) = ctx.open()?;
     let request = described.request(&args.flags, &store, &images, ctx)?;
     let containers = Containers::new(&store);
+    let live = show_fetches(&request, &snapshots);
     let record = create(&request, &containers, &snapshots).map_err(run_error)?;
+    drop(live);
     if let Some(signal) = signals.as_ref().and_then(Forwarder::interrupted) {
         if record.auto_remove
             && let Ok(mut container) = containers.find(record.id.as_str())
@@ -122,8 +128,20 @@ pub(super) fn create_only(args: &CreateArgs, ctx: &Ctx) -> CommandResult {
     let described = args.flags.describe(false)?;
     let (store, snapshots, images) = ctx.open()?;
     let request = described.request(&args.flags, &store, &images, ctx)?;
+    let live = show_fetches(&request, &snapshots);
     let record = create(&request, &Containers::new(&store), &snapshots)
         .map_err(|error| CliError { code: 1, ..run_error(error) })?;
+    drop(live);
     ctx.out.line(record.id.as_str())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the layers that a container's image still lacks while they come; ends with what it gives.
+fn show_fetches(request: &RunRequest, snapshots: &Snapshots) -> Option<Arc<Tty>> {
+    if snapshots.is_present(&request.image.top()) {
+        return None;
+    }
+    let (sink, live) = registry::progress(false, "Pulling");
+    snapshots.show_fetches(sink, Arc::default());
+    live
 }

@@ -48,8 +48,9 @@ impl Interrupt {
     }
 }
 
-/// Ends rbuild: sandboxes end with their parent, and the next run sweeps what is left in `tmp/`.
+/// Ends rbuild: sandboxes end with their parent. What of `tmp/` cannot be removed now the next run sweeps.
 fn leave(signal: i32) -> ! {
+    crate::store::abandon();
     let _ = writeln!(std::io::stderr(), "rbuild: interrupted; what had ended before stays in the cache");
     std::process::exit(128 + signal)
 }

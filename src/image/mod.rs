@@ -56,6 +56,7 @@ pub use several::{Member, Several};
 pub use time::{ago, format_time, parse_time};
 
 use crate::digest::{ChainId, Digest, ImageId, ResultId};
+use crate::interrupt::Stop;
 use crate::oci::{Descriptor, ImageConfig, Manifest};
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -75,6 +76,8 @@ pub struct Images {
     store: Store,
     snapshots: Snapshots,
     ahead: Option<Arc<ahead::Ahead>>,
+    /// Ends the packing of layers.
+    stop: Stop,
 }
 
 /// An image with its documents.
@@ -127,7 +130,14 @@ pub fn chain_ids(config: &ImageConfig) -> Vec<ChainId> {
 impl Images {
     /// Opens the images of a store. Touches nothing.
     pub fn new(store: Store, snapshots: Snapshots) -> Self {
-        Self { store, snapshots, ahead: None }
+        Self { store, snapshots, ahead: None, stop: Stop::default() }
+    }
+
+    /// The same images; layers are packed and fetched only until somebody asks to stop.
+    #[must_use]
+    pub fn until(&self, stop: &Stop) -> Self {
+        self.snapshots.set_stop(stop);
+        Self { stop: stop.clone(), ..self.clone() }
     }
 
     /// Finds an image by name, `name@digest`, image ID or the beginning of one; a name wins over an ID.

@@ -2,10 +2,12 @@
 
 pub mod json;
 mod lines;
+mod moving;
 pub mod plain;
 pub mod tty;
 
 pub use lines::printable;
+pub use moving::Moving;
 
 use std::time::Duration;
 

@@ -13,13 +13,16 @@
 use super::record::{SnapshotInfo, StepRecord, seal, unseal};
 use super::{LayerInfo, SnapshotError, Snapshots};
 use crate::digest::{ChainId, DiffId, ResultId};
+use crate::interrupt::Stop;
 use crate::oci::Descriptor;
+use crate::progress::EventSink;
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -164,6 +167,16 @@ impl Snapshots {
     /// Sets the provider of places that are found in files. The first one stays.
     pub fn set_provider(&self, provider: Arc<dyn LayerProvider>) {
         let _ = self.inner.provider.set(provider);
+    }
+
+    /// Has each layer that is fetched shown as a step; `steps` numbers them. The first sink stays.
+    pub fn show_fetches(&self, sink: Arc<dyn EventSink>, steps: Arc<AtomicUsize>) {
+        let _ = self.inner.shown.set((sink, steps));
+    }
+
+    /// Ends fetches when somebody asks to stop. The first one stays.
+    pub fn set_stop(&self, stop: &Stop) {
+        let _ = self.inner.stop.set(stop.clone());
     }
 
     /// Notes a snapshot that is elsewhere; does nothing when it is here. What is known already gets the new sources.

@@ -14,7 +14,10 @@
 use super::absent::{Absent, Origin, Source};
 use super::{SnapshotError, Snapshots};
 use crate::digest::{Digest, ResultId};
+use crate::interrupt::Pump;
 use crate::layer::{LayerError, UnpackOptions, Unpacked, unpack_blob};
+use crate::oci::Descriptor;
+use crate::progress::{Moving, Outcome};
 use crate::store::{LockKind, StoreError, TempDir};
 use crate::sys::fsutil;
 use sha2::{Digest as _, Sha256};
@@ -29,6 +32,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 const DOWNLOADS: usize = 4;
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
+/// Blobs up to this length in bytes are not shown: the empty layer has it.
+const SMALL: u64 = 1024;
 /// Of a result without sources: nothing is wrong, the cache was made so.
 const NOWHERE: &str = "a result is known whose files are not here and in no cache that was asked";
 
@@ -136,13 +141,31 @@ impl Snapshots {
 
     fn download(&self, source: &Source, landing: &Landing, over: &AtomicBool) {
         let provider = source.provider.as_ref().or_else(|| self.inner.provider.get());
-        let done = match provider {
-            Some(provider) => provider
-                .open(&source.place, &source.blob)
-                .and_then(|bytes| landing.fill(bytes, &source.blob.digest, source.blob.size, over)),
-            None => Err(io::Error::other(format!("nothing here can fetch from {}", source.place))),
+        let Some(provider) = provider.cloned() else {
+            let why = format!("nothing here can fetch from {}", source.place);
+            return landing.finish(Err(io::Error::other(why)));
         };
+        let step = self.shown(&source.blob);
+        let stop = self.inner.stop.get().cloned().unwrap_or_default();
+        let (place, blob) = (source.place.clone(), source.blob.clone());
+        let bytes = Pump::start(&stop, move || provider.open(&place, &blob));
+        let moved = |done| step.iter().for_each(|step| step.moved(done));
+        let done = landing.fill(Box::new(bytes), &source.blob, over, &moved);
+        if let Some(step) = step {
+            step.end(match &done {
+                Ok(()) => Outcome::Done,
+                Err(_) if over.load(Ordering::Relaxed) || stop.is_asked() => Outcome::Cancelled,
+                Err(error) => Outcome::Failed(error.to_string()),
+            });
+        }
         landing.finish(done);
+    }
+
+    /// Begins a step for a blob that is worth to be watched.
+    fn shown(&self, blob: &Descriptor) -> Option<Moving> {
+        let (sink, steps) = self.inner.shown.get().filter(|_| blob.size > SMALL)?;
+        let step = steps.fetch_add(1, Ordering::Relaxed) + 1;
+        Some(Moving::begin(sink, step, "pull", &blob.digest, blob.size))
     }
 
     fn unpack_one(&self, layer: &Absent, source: &Source, landing: &Landing) -> Result<(), SnapshotError> {
@@ -268,10 +291,11 @@ impl Landing {
     fn fill(
         &self,
         mut bytes: Box<dyn Read + Send>,
-        digest: &Digest,
-        size: u64,
+        blob: &Descriptor,
         over: &AtomicBool,
+        moved: &dyn Fn(u64),
     ) -> io::Result<()> {
+        let (digest, size) = (&blob.digest, blob.size);
         let mut file = &self.file;
         let (mut sum, mut done, mut buffer) = (Sha256::new(), 0u64, vec![0; CHUNK]);
         loop {
@@ -294,6 +318,7 @@ impl Landing {
             file.write_all(&buffer[..n])?;
             self.progress.state.lock().unwrap_or_else(PoisonError::into_inner).bytes = done;
             self.progress.changed.notify_all();
+            moved(done);
         }
         if done != size {
             return Err(io::Error::other(format!("it has {done} bytes, {size} were announced")));

@@ -43,13 +43,15 @@ pub use view::{Resolved, View};
 pub use writable::Writable;
 
 use crate::digest::ResultId;
+use crate::interrupt::Stop;
 use crate::layer::LayerError;
+use crate::progress::EventSink;
 use crate::store::{Lock, Store, StoreError};
 use crate::sys::fsutil;
 use crate::tree::TreePath;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 /// How writable trees are made on this machine.
@@ -150,6 +152,10 @@ struct Inner {
     absent: Mutex<HashMap<ResultId, Arc<Absent>>>,
     /// Fetches from places that are found in files.
     provider: OnceLock<Arc<dyn LayerProvider>>,
+    /// Who hears of layers that are fetched, and the number of the last step that was shown.
+    shown: OnceLock<(Arc<dyn EventSink>, Arc<AtomicUsize>)>,
+    /// Ends fetches.
+    stop: OnceLock<Stop>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -205,6 +211,8 @@ impl Snapshots {
             grown: AtomicU64::new(0),
             absent: Mutex::default(),
             provider: OnceLock::new(),
+            shown: OnceLock::new(),
+            stop: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -21,7 +21,7 @@ mod temp;
 pub use blobs::{BlobWriter, Blobs};
 pub use bodies::{Bodies, BodyOutcome, BodySource};
 pub use lock::{Lock, LockKind};
-pub use temp::TempDir;
+pub use temp::{TempDir, abandon};
 
 use crate::digest::Digest;
 use crate::sys::fsutil;

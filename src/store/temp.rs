@@ -4,10 +4,12 @@ use super::StoreError;
 use super::lock::{Lock, LockKind};
 use crate::digest::hex;
 use crate::sys::fsutil;
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A directory of our own in `tmp/`, removed with all it holds when dropped.
 ///
@@ -16,6 +18,21 @@ use std::path::{Path, PathBuf};
 pub struct TempDir {
     path: PathBuf,
     _lock: Lock,
+}
+
+/// What this process has in `tmp/` now.
+static LIVE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn live() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes all that this process has in `tmp/`; for who is about to end it without unwinding its threads. What they put
+/// there meanwhile is swept by the next start.
+pub fn abandon() {
+    for path in live().iter() {
+        let _ = fsutil::remove_tree(path);
+    }
 }
 
 impl TempDir {
@@ -32,6 +49,7 @@ impl TempDir {
             if let Some(lock) = lock
                 && path.is_dir()
             {
+                live().insert(path.clone());
                 return Ok(Self { path, _lock: lock });
             }
         }
@@ -47,6 +65,7 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         // nobody can be told here; what is left is swept by the next start
         let _ = fsutil::remove_tree(&self.path);
+        live().remove(&self.path);
     }
 }
 
@@ -76,6 +95,7 @@ pub(crate) fn stage_file(tmp: &Path) -> Result<(File, Staged), StoreError> {
         let file = file.map_err(StoreError::io("make", &path))?;
         let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
         if locked && path.exists() {
+            live().insert(path.clone());
             return Ok((file, Staged { path: Some(path) }));
         }
     }
@@ -89,7 +109,9 @@ impl Staged {
     /// Renames the file to its place; `durable` also writes the directory's names to disk.
     pub(crate) fn publish(mut self, target: &Path, durable: bool) -> Result<(), StoreError> {
         std::fs::rename(self.path(), target).map_err(StoreError::io("write", target))?;
-        self.path = None;
+        if let Some(path) = self.path.take() {
+            live().remove(&path);
+        }
         if durable && let Some(dir) = target.parent() {
             sync_dir(dir)?;
         }
@@ -101,6 +123,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             let _ = std::fs::remove_file(path);
+            live().remove(path);
         }
     }
 }

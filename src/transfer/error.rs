@@ -2,6 +2,7 @@
 
 use crate::digest::Digest;
 use crate::image::{DocumentError, ImageError};
+use crate::interrupt::Stopped;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 
@@ -58,4 +59,10 @@ pub enum TransferError {
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<Stopped> for TransferError {
+    fn from(_: Stopped) -> Self {
+        Self::Interrupted
+    }
 }

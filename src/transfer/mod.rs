@@ -10,7 +10,6 @@ mod error;
 mod pull;
 mod push;
 mod spool;
-mod steps;
 
 pub use bundle::{Bundle, Member};
 pub use choose::{Chosen, choose, list};

@@ -7,12 +7,12 @@
 use super::choose::{Chosen, choose};
 use super::error::TransferError;
 use super::spool::Spool;
-use super::steps::Step;
 use crate::digest::{Digest, ImageId, ResultId};
 use crate::image::{CONFIG_LIMIT, Images, Loaded, Receiver, chain_ids};
+use crate::interrupt::{Pump, Stop};
 use crate::oci::{Descriptor, ImageConfig};
 use crate::platform::Platform;
-use crate::progress::{EventSink, Outcome};
+use crate::progress::{EventSink, Moving, Outcome};
 use crate::reference::Reference;
 use crate::registry::{Client, RegistryError, Resolved, registry_error};
 use crate::store::{LockKind, Store};
@@ -39,7 +39,7 @@ pub struct Pull<'a> {
     /// Hears of each layer.
     pub sink: Arc<dyn EventSink>,
     /// Set to stop.
-    pub stop: &'a AtomicBool,
+    pub stop: &'a Stop,
 }
 
 /// What came.
@@ -185,7 +185,7 @@ impl Pull<'_> {
 
     /// Fetches one blob into the store, or finds it there.
     fn fetch(&self, name: &Reference, layer: &Coming<'_>, receiver: &Receiver<'_>, stop: &AtomicBool) {
-        let step = Step::begin(&self.sink, layer.step, "pull", &layer.blob.digest, layer.blob.size);
+        let step = Moving::begin(&self.sink, layer.step, "pull", &layer.blob.digest, layer.blob.size);
         match self.fetch_blob(name, layer, receiver, stop, &step) {
             Ok(found) => {
                 step.end(if found { Outcome::Cached } else { Outcome::Done });
@@ -211,9 +211,9 @@ impl Pull<'_> {
         layer: &Coming<'_>,
         receiver: &Receiver<'_>,
         stop: &AtomicBool,
-        step: &Step,
+        step: &Moving,
     ) -> Result<bool, TransferError> {
-        let stopped = || stop.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed);
+        let stopped = || stop.load(Ordering::Relaxed) || self.stop.is_asked();
         let blob = layer.blob;
         if stopped() {
             return Err(TransferError::Interrupted);
@@ -224,17 +224,21 @@ impl Pull<'_> {
             layer.spool.grown(blob.size);
             return Ok(true);
         }
-        let mut source = self.client.blob(name, blob)?;
+        let (client, repository, wanted) = (self.client.clone(), name.clone(), blob.clone());
+        let mut source = Pump::start(self.stop, move || {
+            Ok(Box::new(client.blob(&repository, &wanted).map_err(std::io::Error::other)?))
+        });
         let mut writer = self.store.blobs().writer()?;
         layer.spool.begin(writer.share()?);
         let mut buffer = vec![0; BLOCK];
         loop {
-            let n = source.read(&mut buffer).map_err(registry_error)?;
-            if n == 0 {
-                break;
-            }
+            let read = source.read(&mut buffer);
             if stopped() {
                 return Err(TransferError::Interrupted);
+            }
+            let n = read.map_err(registry_error)?;
+            if n == 0 {
+                break;
             }
             let kept = writer.write_all(&buffer[..n]);
             kept.map_err(|source| RegistryError::Local { action: "keep a layer", source })?;

@@ -4,11 +4,11 @@
 //! made only when the registry neither has its blob nor can take it from another of its repositories.
 
 use super::error::TransferError;
-use super::steps::Step;
 use crate::digest::DiffId;
 use crate::image::{ExportOptions, Image, Images, Outgoing, outgoing_index};
+use crate::interrupt::Stop;
 use crate::oci::Descriptor;
-use crate::progress::{EventSink, Outcome};
+use crate::progress::{EventSink, Moving, Outcome};
 use crate::reference::Reference;
 use crate::registry::{Client, Offer, Upload};
 use std::collections::HashMap;
@@ -31,6 +31,8 @@ pub struct Push<'a> {
     pub by_digest: bool,
     /// Hears of each layer.
     pub sink: Arc<dyn EventSink>,
+    /// Ends it early; the name in the registry is then what it was.
+    pub stop: &'a Stop,
 }
 
 /// What was pushed.
@@ -192,7 +194,7 @@ impl Push<'_> {
         let done: Mutex<Vec<(usize, Brought)>> = Mutex::default();
         let failure: Mutex<Option<TransferError>> = Mutex::new(None);
         let work = || {
-            while !stop.load(Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) && !self.stop.is_asked() {
                 let layer = next.fetch_add(1, Ordering::Relaxed);
                 if layer >= outgoing.layers() {
                     return;
@@ -211,6 +213,7 @@ impl Push<'_> {
                 scope.spawn(work);
             }
         });
+        self.stop.check().map_err(|_| TransferError::Interrupted)?;
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
@@ -232,11 +235,12 @@ impl Push<'_> {
             Some(known) => (&known.digest, known.size),
             None => (&outgoing.diff_id(layer).0, outgoing.size(layer)),
         };
-        let step = Arc::new(Step::begin(&self.sink, steps + layer + 1, "push", blob, size));
+        let step = Arc::new(Moving::begin(&self.sink, steps + layer + 1, "push", blob, size));
         let brought = self.bring(outgoing, layer, known, name, siblings, &step);
         step.end(match &brought {
             Ok(Brought { how: Upload::Sent, .. }) => Outcome::Done,
             Ok(_) => Outcome::Cached,
+            Err(_) if self.stop.is_asked() => Outcome::Cancelled,
             Err(error) => Outcome::Failed(error.to_string()),
         });
         brought.map_err(|source| TransferError::Layer {
@@ -253,7 +257,7 @@ impl Push<'_> {
         known: Option<Descriptor>,
         name: &Reference,
         siblings: &HashMap<DiffId, String>,
-        step: &Arc<Step>,
+        step: &Arc<Moving>,
     ) -> Result<Brought, TransferError> {
         let sibling = siblings.get(outgoing.diff_id(layer)).map(String::as_str);
         let mut session = None;
@@ -271,11 +275,15 @@ impl Push<'_> {
                 Offer::Wanted(begun) => session = begun,
             }
         }
-        let open = || -> io::Result<Box<dyn Read + Send>> {
-            Ok(Box::new(Watched { inner: ready.open()?, done: 0, step: step.clone() }))
+        let (client, name, step) = (self.client.clone(), name.clone(), step.clone());
+        let (sent, bytes) = (blob.size, blob.clone());
+        let send = move || {
+            let open = || -> io::Result<Box<dyn Read + Send>> {
+                Ok(Box::new(Watched { inner: ready.open()?, done: 0, step: step.clone() }))
+            };
+            client.put_blob(&name, &bytes, session, &open)
         };
-        self.client.put_blob(name, &blob, session, &open)?;
-        let sent = blob.size;
+        self.stop.or(send)??;
         Ok(Brought { blob, how: Upload::Sent, sent })
     }
 }
@@ -289,7 +297,7 @@ fn known_layers(outgoing: &Outgoing<'_>) -> Option<Vec<Descriptor>> {
 struct Watched {
     inner: Box<dyn Read + Send>,
     done: u64,
-    step: Arc<Step>,
+    step: Arc<Moving>,
 }
 
 impl Read for Watched {

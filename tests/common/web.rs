@@ -166,3 +166,45 @@ impl Meter {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }
+
+/// Passes connections on to another server; one over which somebody asks for a certain thing is silent from then on.
+pub(crate) struct Stall {
+    pub(crate) host: String,
+}
+
+impl Stall {
+    /// Stands in front of `to` (`host:port`); `about` is what a request must have in it.
+    pub(crate) fn before(to: &str, about: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let host = listener.local_addr().expect("an address").to_string();
+        let (to, about) = (to.to_owned(), Arc::new(about));
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(&to) else { continue };
+                let (Ok(mut from), Ok(mut back)) = (client.try_clone(), server.try_clone()) else { continue };
+                let (mut server, mut client, about) = (server, client, about.clone());
+                thread::spawn(move || {
+                    let mut buffer = vec![0; 64 << 10];
+                    while let Ok(n @ 1..) = from.read(&mut buffer) {
+                        if about(&String::from_utf8_lossy(&buffer[..n])) {
+                            // nothing goes on, and nothing is closed, until the client has gone
+                            while let Ok(1..) = from.read(&mut buffer) {
+                                thread::sleep(Duration::from_millis(100));
+                            }
+                            break;
+                        }
+                        if server.write_all(&buffer[..n]).is_err() {
+                            break;
+                        }
+                    }
+                    let _ = server.shutdown(std::net::Shutdown::Both);
+                });
+                thread::spawn(move || {
+                    let _ = io::copy(&mut back, &mut client);
+                    let _ = client.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        });
+        Self { host }
+    }
+}

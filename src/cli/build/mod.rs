@@ -19,6 +19,7 @@ use super::{CliError, CommandResult, Ctx};
 use crate::build::{self, BuildError, BuildRequest, ContextSource, Gatherer, Tools};
 use crate::gc::Collector;
 use crate::image::{Dest, Images, OutputKind, OutputSpec};
+use crate::interrupt::Stop;
 use crate::plan::PlanOptions;
 use crate::platform::Platform;
 use crate::sandbox::Launcher;
@@ -63,8 +64,13 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
     // who only gives a name need not wait for the ID
     request.wants_image = !outputs.is_empty() || args.wants_id();
     let processes = Arc::new(Processes::default());
-    let stopping = processes.clone();
-    let interrupt = Interrupt::watch(move || stopping.stop())?;
+    let (stop, stopping) = (Stop::default(), processes.clone());
+    let told = stop.clone();
+    let interrupt = Interrupt::watch(move || {
+        told.now();
+        stopping.stop();
+    })?;
+    let images = images.until(&stop);
     let images = match output::compression(&outputs) {
         Some(how) => images.exporting(how)?,
         None => images,
@@ -97,17 +103,23 @@ pub(super) fn run(args: &BuildArgs, ctx: &Ctx) -> CommandResult {
         manifest = manifest.or(written);
         if let Some(push) = spec.push {
             let quiet = args.switches.quiet || progress::is_quiet(args);
-            let pushed = output::push(spec, push, &settings.notes, names, image, &images, quiet, ctx)?;
+            let pushed = output::push(spec, push, &settings.notes, names, image, &images, quiet, &stop, ctx);
+            let pushed = pushed.map_err(|error| stopped(&interrupt).unwrap_or(error))?;
             manifest = Some(pushed).or(manifest);
         }
     }
-    if let Some(code) = interrupt.code() {
-        return Err(CliError::new("interrupted").code(code));
+    if let Some(error) = stopped(&interrupt) {
+        return Err(error);
     }
     let manifest = manifest.or_else(|| image.map(|image| image.target().clone()));
     let code = output::finish(args, &request, &built, manifest.as_ref(), begun, ctx)?;
     tidy::tidy(&collector, keep);
     Ok(code)
+}
+
+/// Says that somebody interrupted what follows a build, if somebody did.
+fn stopped(interrupt: &Interrupt) -> Option<CliError> {
+    interrupt.code().map(|code| CliError::new("interrupted; the build itself had ended").code(code))
 }
 
 /// Puts a request together; fetches contexts that are elsewhere.

@@ -6,6 +6,7 @@ use crate::cli::{CliError, CommandResult, Ctx, registry, talk, warnings};
 use crate::image::{
     Dest, ExportFormat, ExportOptions, Image, Images, Notes, OutputKind, OutputSpec, PushKind, Target,
 };
+use crate::interrupt::Stop;
 use crate::layer::Compression;
 use crate::oci::Descriptor;
 use crate::reference::Reference;
@@ -96,6 +97,7 @@ pub(super) fn push(
     image: &Image,
     images: &Images,
     quiet: bool,
+    stop: &Stop,
     ctx: &Ctx,
 ) -> Result<Descriptor, CliError> {
     let mut options = spec.options.clone();
@@ -105,7 +107,8 @@ pub(super) fn push(
     let client = Client::new(settings);
     let mut manifest = image.target().clone();
     for name in names {
-        let pushed = registry::push::send(image, name, &client, &options, kind.by_digest, quiet, images)?;
+        let pushed =
+            registry::push::send(image, name, &client, &options, kind.by_digest, quiet, images, stop)?;
         manifest = pushed.descriptor;
         if !quiet {
             talk(&format!("Pushed {} ({})\n", name.familiar(), manifest.digest));

@@ -98,7 +98,12 @@ impl Settings {
         let cache_from = args.cache_from.iter().filter(|text| !text.is_empty());
         let cache_from = cache_from.map(|text| ImportSpec::parse(text)).collect::<Result<_, _>>()?;
         let cache_to = args.cache_to.iter().filter(|text| !text.is_empty());
-        let cache_to = cache_to.map(|text| ExportSpec::parse(text)).collect::<Result<_, _>>()?;
+        let cache_to = cache_to.map(|text| ExportSpec::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut cache_to = cache_to;
+        let inline = plan.build_args.get("BUILDKIT_INLINE_CACHE").cloned().flatten().unwrap_or_default();
+        if is_yes(&inline) && !cache_to.iter().any(ExportSpec::is_inline) {
+            cache_to.push(ExportSpec::parse("type=inline")?);
+        }
         let files = files(outputs);
         Ok(Self {
             names,
@@ -117,8 +122,7 @@ impl Settings {
 
     /// Says whether a build argument of BuildKit's own is on.
     pub(super) fn is_on(&self, name: &str) -> bool {
-        let value = self.plan.build_args.get(name).cloned().flatten().unwrap_or_default();
-        ["1", "t", "true"].contains(&value.to_ascii_lowercase().as_str())
+        is_yes(&self.plan.build_args.get(name).cloned().flatten().unwrap_or_default())
     }
 }
 
@@ -149,6 +153,10 @@ pub(in crate::cli) fn pull_policy(text: &str) -> Result<PullPolicy, CliError> {
 /// Whether `--push` asks for the image to go to its registry.
 pub(super) fn is_pushed(args: &BuildArgs) -> bool {
     args.elsewhere.push.as_deref().is_some_and(|text| !is_off(text))
+}
+
+fn is_yes(text: &str) -> bool {
+    ["1", "t", "true"].contains(&text.to_ascii_lowercase().as_str())
 }
 
 fn is_off(text: &str) -> bool {

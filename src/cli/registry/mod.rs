@@ -6,7 +6,9 @@ pub(super) mod pull;
 pub(super) mod push;
 pub(super) mod search;
 
+use super::signals::Interrupt;
 use super::{CliError, Ctx};
+use crate::interrupt::Stop;
 use crate::progress::plain::Plain;
 use crate::progress::tty::Tty;
 use crate::progress::{EventSink, Silent};
@@ -55,6 +57,19 @@ pub(super) fn settings(ctx: &Ctx) -> Result<Settings, CliError> {
 /// Makes the client.
 pub(super) fn client(ctx: &Ctx) -> Result<Client, CliError> {
     Ok(Client::new(settings(ctx)?))
+}
+
+/// Listens for Ctrl-C and its relatives while images travel.
+fn stopping() -> Result<(Stop, Interrupt), CliError> {
+    let stop = Stop::default();
+    let told = stop.clone();
+    Ok((stop, Interrupt::watch(move || told.now())?))
+}
+
+/// Says that a transfer was interrupted, if it was.
+fn interrupted(interrupt: &Interrupt, kept: &str) -> Option<CliError> {
+    let code = interrupt.code()?;
+    Some(CliError::new(format!("interrupted; {kept}")).code(code))
 }
 
 /// Words an error and says what to do.

@@ -1,14 +1,17 @@
 //! `rbuild pull`: images from registries.
 
-use super::{client, progress, registry_error, transfer_error};
+use super::{client, interrupted, progress, registry_error, stopping, transfer_error};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::image::Images;
+use crate::interrupt::Stop;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::transfer::{Pull, Pulled};
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+
+/// What is said of an interrupted pull.
+const KEPT: &str = "layers that had come whole are kept, and need not come again";
 
 /// Brings an image from a registry.
 #[derive(Debug, clap::Args)]
@@ -35,14 +38,10 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let client = client(ctx)?;
     let (store, _, images) = ctx.open()?;
     let (sink, live) = progress(args.quiet, "Pulling");
-    let pull = Pull {
-        client: &client,
-        store: &store,
-        images: &images,
-        platform: args.platform.as_ref(),
-        sink,
-        stop: &AtomicBool::new(false),
-    };
+    let (stop, interrupt) = stopping()?;
+    let images = images.until(&stop);
+    let platform = args.platform.as_ref();
+    let pull = Pull { client: &client, store: &store, images: &images, platform, sink, stop: &stop };
     let names = match args.all_tags {
         false => vec![name],
         true if has_suffix(&args.name) => {
@@ -61,7 +60,9 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
             let which = name.digest().map(ToString::to_string).or_else(|| name.tag().map(str::to_owned));
             ctx.out.line(&format!("{}: Pulling from {}", which.unwrap_or_default(), name.repository()))?;
         }
-        let pulled = pull.image(name).map_err(|e| transfer_error(&e))?;
+        let pulled = pull.image(name);
+        let pulled =
+            pulled.map_err(|e| interrupted(&interrupt, KEPT).unwrap_or_else(|| transfer_error(&e)))?;
         tell(name, &pulled, args.quiet, ctx)?;
     }
     drop(live);
@@ -92,7 +93,7 @@ pub(in crate::cli) fn bring(
 ) -> Result<Pulled, CliError> {
     let client = client(ctx)?;
     let (sink, live) = progress(false, "Pulling");
-    let pull = Pull { client: &client, store, images, platform, sink, stop: &AtomicBool::new(false) };
+    let pull = Pull { client: &client, store, images, platform, sink, stop: &Stop::default() };
     let pulled = pull.image(name).map_err(|e| transfer_error(&e));
     drop(live);
     pulled

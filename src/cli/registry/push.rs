@@ -1,15 +1,19 @@
 //! `rbuild push`: images to registries.
 
 use super::pull::has_suffix;
-use super::{client, progress, transfer_error};
+use super::{client, interrupted, progress, stopping, transfer_error};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::image::{ExportOptions, Image, Images};
+use crate::interrupt::Stop;
 use crate::layer::Compression;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Upload};
 use crate::transfer::{Push, Pushed};
 use std::process::ExitCode;
+
+/// What is said of an interrupted push.
+const KEPT: &str = "layers that had been sent whole need not be sent again";
 
 /// Brings an image into its registry.
 #[derive(Debug, clap::Args)]
@@ -56,6 +60,8 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     };
     let client = client(ctx)?;
     let (_, _, images) = ctx.open()?;
+    let (stop, interrupt) = stopping()?;
+    let images = images.until(&stop);
     let names = match args.all_tags {
         false => vec![name],
         true if has_suffix(&args.name) => {
@@ -65,12 +71,14 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     };
     for name in &names {
         let image = images.resolve_for(&name.to_string(), args.platform.as_ref())?;
-        push(&image, name, &client, &options, args.quiet, &images, ctx)?;
+        let pushed = push(&image, name, &client, &options, args.quiet, &images, &stop, ctx);
+        pushed.map_err(|error| interrupted(&interrupt, KEPT).unwrap_or(error))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Pushes one image and says so on standard output.
+#[expect(clippy::too_many_arguments, reason = "what a push needs comes from all over the command line")]
 fn push(
     image: &Image,
     name: &Reference,
@@ -78,12 +86,13 @@ fn push(
     options: &ExportOptions,
     quiet: bool,
     images: &Images,
+    stop: &Stop,
     ctx: &Ctx,
 ) -> Result<(), CliError> {
     if !quiet {
         ctx.out.line(&format!("The push refers to repository [{}]", name.name()))?;
     }
-    let pushed = send(image, name, client, options, false, quiet, images)?;
+    let pushed = send(image, name, client, options, false, quiet, images, stop)?;
     if quiet {
         return ctx.out.line(&name.to_string());
     }
@@ -100,6 +109,7 @@ fn push(
 }
 
 /// Pushes one image with progress on standard error.
+#[expect(clippy::too_many_arguments, reason = "what a push needs comes from all over the command line")]
 pub(in crate::cli) fn send(
     image: &Image,
     name: &Reference,
@@ -108,9 +118,10 @@ pub(in crate::cli) fn send(
     by_digest: bool,
     quiet: bool,
     images: &Images,
+    stop: &Stop,
 ) -> Result<Pushed, CliError> {
     let (sink, live) = progress(quiet, "Pushing");
-    let push = Push { client, images, options, by_digest, sink };
+    let push = Push { client, images, options, by_digest, sink, stop };
     let pushed = push.image(image, name).map_err(|e| transfer_error(&e));
     drop(live);
     pushed

@@ -5,13 +5,14 @@ use super::ExportOptions;
 use crate::image::assemble::oci_layer_type;
 use crate::image::layers::{CLAMP, LAYERS_AT_ONCE, LayerSource};
 use crate::image::{Image, ImageError, Images};
+use crate::interrupt::Stop;
 use crate::layer::{Compression, Hashing, encoder};
 use crate::oci::{Descriptor, media_type};
 use crate::reference::Reference;
 use crate::store::TempDir;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -142,6 +143,7 @@ impl Images {
         }
         let fail = || ImageError::io("write", &path);
         let file = File::create_new(&path).map_err(fail())?;
+        let file = Until { file, stop: &self.stop };
         let out = Hashing::new(BufWriter::with_capacity(128 << 10, file));
         let mut out = encoder(out, compression).map_err(fail())?;
         self.write_layer(source, &mut out)?;
@@ -168,6 +170,23 @@ impl Images {
                 crate::image::layers::copy(&mut file, out).map(drop)
             }
         }
+    }
+}
+
+/// Writes to a file until somebody asks to stop.
+struct Until<'a> {
+    file: File,
+    stop: &'a Stop,
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stop.check()?;
+        self.file.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -1,7 +1,7 @@
-//! One step of progress a layer.
+//! A layer on its way: one step, with a bar.
 
+use super::{Event, EventSink, Outcome, StepId};
 use crate::digest::Digest;
-use crate::progress::{Event, EventSink, Outcome, StepId};
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_millis(100);
 
 /// A step that is under way.
-pub(super) struct Step {
+pub struct Moving {
     sink: Arc<dyn EventSink>,
     id: StepId,
     since: Instant,
@@ -18,15 +18,9 @@ pub(super) struct Step {
     told: Mutex<Instant>,
 }
 
-impl Step {
+impl Moving {
     /// Begins one about a blob; `verb` is `pull` or `push`.
-    pub(super) fn begin(
-        sink: &Arc<dyn EventSink>,
-        id: StepId,
-        verb: &str,
-        blob: &Digest,
-        total: u64,
-    ) -> Self {
+    pub fn begin(sink: &Arc<dyn EventSink>, id: StepId, verb: &str, blob: &Digest, total: u64) -> Self {
         let name = format!("{verb} layer {} ({})", blob.short(), size(total));
         sink.send(Event::Started { step: id, name });
         let now = Instant::now();
@@ -34,7 +28,7 @@ impl Step {
     }
 
     /// Says how far it is, not too often.
-    pub(super) fn moved(&self, done: u64) {
+    pub fn moved(&self, done: u64) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.elapsed() >= EVERY {
             *told = Instant::now();
@@ -43,7 +37,7 @@ impl Step {
     }
 
     /// Ends it.
-    pub(super) fn end(&self, outcome: Outcome) {
+    pub fn end(&self, outcome: Outcome) {
         self.sink.send(Event::Ended { step: self.id, outcome, took: self.since.elapsed() });
     }
 }
