@@ -39,20 +39,7 @@ fn fill(root: &Path) {
 }
 
 fn copy_all() -> CopyOp {
-    CopyOp {
-        sources: vec![CopySource::Path(".".to_owned())],
-        from: From::Context(String::new()),
-        dest: "/app/".to_owned(),
-        chown: None,
-        chmod: None,
-        parents: false,
-        link: false,
-        exclude: Vec::new(),
-        is_add: false,
-        unpack: None,
-        checksum: None,
-        keep_git_dir: false,
-    }
+    CopyOp::plain(vec![CopySource::Path(".".to_owned())], From::Context(String::new()), "/app/")
 }
 
 fn select_all(root: &Path, rules: &IgnoreRules, cache: MemoryCache) -> Selection {

@@ -128,6 +128,17 @@ fn a_credential_helper_keeps_the_password() {
         .refuses(1, &["docker-credential-test", "not in PATH"]);
 }
 
+/// A registry that asks for the tokens of `server`.
+fn behind(server: &TokenServer, space: &TestSpace) -> Option<Registry> {
+    let auth = format!(
+        "auth:\n  token: {{realm: \"{}\", service: \"{SERVICE}\", issuer: \"{}\", rootcertbundle: {}}}\n",
+        server.realm(),
+        token::ISSUER,
+        server.certificate.display()
+    );
+    Registry::start_with(space, "registry", &auth, "")
+}
+
 #[test]
 fn tokens_are_fetched_used_again_and_renewed() {
     let space = TestSpace::new().with_busybox();
@@ -135,13 +146,7 @@ fn tokens_are_fetched_used_again_and_renewed() {
         return;
     }
     let server = TokenServer::start(&space, 300);
-    let auth = format!(
-        "auth:\n  token: {{realm: \"{}\", service: \"{SERVICE}\", issuer: \"{}\", rootcertbundle: {}}}\n",
-        server.realm(),
-        token::ISSUER,
-        server.certificate.display()
-    );
-    let Some(registry) = Registry::start_with(&space, "registry", &auth, "") else { return };
+    let Some(registry) = behind(&server, &space) else { return };
     let host = registry.host.as_str();
     let (open, closed) = (format!("{host}/open/app:1"), format!("{host}/closed/app:1"));
     let context = space.dockerfile("FROM busybox\nRUN echo 1 > /1\nRUN echo 2 > /2\nRUN echo 3 > /3\n");
@@ -187,13 +192,7 @@ fn tokens_that_end_early_are_renewed() {
     }
     // so short-lived that each is used for a second only
     let server = TokenServer::start(&space, 2);
-    let auth = format!(
-        "auth:\n  token: {{realm: \"{}\", service: \"{SERVICE}\", issuer: \"{}\", rootcertbundle: {}}}\n",
-        server.realm(),
-        token::ISSUER,
-        server.certificate.display()
-    );
-    let Some(registry) = Registry::start_with(&space, "registry", &auth, "") else { return };
+    let Some(registry) = behind(&server, &space) else { return };
     login(&space, &registry.host, PASSWORD, &[]).ok();
     let name = format!("{}/open/app:1", registry.host);
     space.rbuild(["tag", "busybox", &name]).ok();

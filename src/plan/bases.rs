@@ -112,20 +112,7 @@ impl Planner<'_> {
         steps: &mut Vec<Step>,
     ) -> StageState {
         let scratch = self.scratch();
-        let op = CopyOp {
-            sources: vec![CopySource::Path("/".to_owned())],
-            from: From::Context(key.to_owned()),
-            dest: "/".to_owned(),
-            chown: None,
-            chmod: None,
-            parents: false,
-            link: false,
-            exclude: Vec::new(),
-            is_add: false,
-            unpack: None,
-            checksum: None,
-            keep_git_dir: false,
-        };
+        let op = CopyOp::plain(vec![CopySource::Path("/".to_owned())], From::Context(key.to_owned()), "/");
         let lines = self.lines_of(head.line.span);
         let vertex = self.vertex(Op::Copy(Box::new(op)), vec![(Role::Base, scratch)], lines, false);
         let label = self.platform_label(&head.wanted, &Env::default());

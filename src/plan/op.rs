@@ -245,6 +245,26 @@ pub struct CopyOp {
     pub keep_git_dir: bool,
 }
 
+impl CopyOp {
+    /// Makes a COPY without flags.
+    pub fn plain(sources: Vec<CopySource>, from: From, dest: impl Into<String>) -> Self {
+        Self {
+            sources,
+            from,
+            dest: dest.into(),
+            chown: None,
+            chmod: None,
+            parents: false,
+            link: false,
+            exclude: Vec::new(),
+            is_add: false,
+            unpack: None,
+            checksum: None,
+            keep_git_dir: false,
+        }
+    }
+}
+
 /// One source of a COPY or ADD.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CopySource {

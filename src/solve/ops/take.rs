@@ -132,20 +132,7 @@ fn memo(op: &CopyOp, result: &ResultId) -> [u8; 32] {
 
 /// A COPY of one path onto nothing, which is how a mount takes files.
 fn whole(from: From, path: &str) -> CopyOp {
-    CopyOp {
-        sources: vec![CopySource::Path(path.to_owned())],
-        from,
-        dest: "/".into(),
-        chown: None,
-        chmod: None,
-        parents: false,
-        link: false,
-        exclude: Vec::new(),
-        is_add: false,
-        unpack: None,
-        checksum: None,
-        keep_git_dir: false,
-    }
+    CopyOp::plain(vec![CopySource::Path(path.to_owned())], from, "/")
 }
 
 /// Names what a bind mount or the seed of a cache shows.

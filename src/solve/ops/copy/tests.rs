@@ -97,20 +97,11 @@ impl SourceTree for Memory {
 }
 
 pub(super) fn copy_op(sources: &[&str], dest: &str) -> CopyOp {
-    CopyOp {
-        sources: sources.iter().map(|s| CopySource::Path((*s).to_owned())).collect(),
-        from: From::Context(String::new()),
-        dest: dest.to_owned(),
-        chown: None,
-        chmod: None,
-        parents: false,
-        link: false,
-        exclude: Vec::new(),
-        is_add: false,
-        unpack: None,
-        checksum: None,
-        keep_git_dir: false,
-    }
+    CopyOp::plain(
+        sources.iter().map(|s| CopySource::Path((*s).to_owned())).collect(),
+        From::Context(String::new()),
+        dest,
+    )
 }
 
 pub(super) fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
