@@ -94,13 +94,12 @@ fn a_credential_helper_keeps_the_password() {
     let space = TestSpace::new().with_busybox();
     let Some(registry) = with_password(&space) else { return };
     // answers as the real ones do
-    let helper = space.write(
+    space.program(
         "bin/docker-credential-test",
         "#!/bin/sh\ncase $1 in\nstore) cat > $HOME/kept;;\nget) read -r server; \
          if [ -e $HOME/kept ]; then cat $HOME/kept; else echo credentials not found in native keychain; exit 1; fi;;\n\
          erase) rm -f $HOME/kept;;\nesac\n",
     );
-    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
     space.write("home/.docker/config.json", r#"{"credsStore":"test","HttpHeaders":{"X":"y"}}"#);
     let path = format!("{}:/usr/bin:/bin", space.path("bin").display());
     let run = |args: &[&str], input: Option<&[u8]>| {

@@ -73,7 +73,7 @@ impl TestSpace {
         // need a younger kernel in a user namespace.
         let dir = fresh_dir(Path::new("/var/tmp"));
         let binary = dir.join("rbuild");
-        fs::copy(binary_under_test(), &binary).expect("the binary can be copied");
+        copy_program(&binary_under_test(), &binary);
         user.own(&dir);
         user.own(&binary);
         Self::make(dir, binary, Some(user))
@@ -158,6 +158,17 @@ impl TestSpace {
         }
         let path = self.path(rel);
         fs::write(&path, content).expect("a file can be written");
+        self.own(&path);
+        path
+    }
+
+    /// Writes a program that can be started at once.
+    pub(crate) fn program(&self, rel: &str, text: &str) -> PathBuf {
+        let draft = self.write(&format!("{rel}.draft"), text);
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).expect("own file");
+        let path = self.path(rel);
+        copy_program(&draft, &path);
+        fs::remove_file(draft).expect("own file");
         self.own(&path);
         path
     }
@@ -334,6 +345,14 @@ impl Drop for TestSpace {
 /// The binary that cargo has just built, or the one that `RBUILD_TEST_BINARY` names (an installed release).
 fn binary_under_test() -> PathBuf {
     std::env::var_os("RBUILD_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_rbuild").into(), PathBuf::from)
+}
+
+/// Copies a program with its mode, in another process: a descriptor that is open for writing here may be copied into a
+/// process that another test forks at this moment, and as long as that lives nobody can start the program.
+fn copy_program(from: &Path, to: &Path) {
+    let copied =
+        Command::new("cp").arg(from).arg(to).stdin(Stdio::null()).status().expect("cp can be started");
+    assert!(copied.success(), "{} cannot be copied", from.display());
 }
 
 /// Whether the tests run as root.
