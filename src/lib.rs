@@ -13,6 +13,7 @@ pub mod cli;
 pub mod context;
 pub mod digest;
 pub mod dockerfile;
+pub mod fault;
 pub mod gc;
 pub mod image;
 pub mod interrupt;

@@ -7,6 +7,7 @@
 
 use super::record::{Records, StepRecord};
 use crate::digest::{CacheKey, ResultId};
+use crate::fault;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -67,8 +68,10 @@ impl Session {
     }
 
     fn learn(&self, records: &[StepRecord]) {
+        fault::point("index.before_insert");
         self.put_all(KEYS, records.iter().map(|r| (r.key.0.to_vec(), used(&r.result, r.ended))));
         self.put_all(NEAR, records.iter().map(|r| (r.place.clone().into_bytes(), r.key.0.to_vec())));
+        fault::point("index.inserted");
     }
 }
 
@@ -167,6 +170,7 @@ impl Index {
             }?;
             session.learn(&learnt);
             guarded(|| session.db.flush().ok());
+            fault::point("index.flushed");
             Some(session)
         }));
     }

@@ -2,6 +2,7 @@
 
 use super::key::KeyPart;
 use crate::digest::{CacheKey, ContentId, ResultId, hex};
+use crate::fault;
 use serde::{Deserialize, Serialize};
 use std::io;
 
@@ -71,7 +72,10 @@ impl Records {
 
     /// Keeps a record, in place of an earlier one of the same key.
     pub fn put(&self, record: &StepRecord) -> io::Result<()> {
-        self.shelf.write(&name(&record.key), &encode(record))
+        fault::point("cache.before_record");
+        self.shelf.write(&name(&record.key), &encode(record))?;
+        fault::point("cache.recorded");
+        Ok(())
     }
 
     /// Notes that a record has been used, unless that was noted within the hour. A failure does no harm.

@@ -5,6 +5,7 @@ use super::plan::{self, Piece, Thing};
 use super::stock::Stock;
 use super::{Collector, GcError, LOCK};
 use crate::digest::ResultId;
+use crate::fault;
 use crate::image::{Image, Removed};
 use crate::store::{LockKind, StoreError};
 use std::collections::{HashMap, HashSet};
@@ -62,6 +63,7 @@ impl Collector {
         let mounts = if with_mounts { self.mounts()? } else { Vec::new() };
         let mut pruned = self.shrink(&mut stock, mounts, request)?;
         pruned.add(self.images.prune_blobs()?);
+        fault::point("gc.blobs_gone");
         if request.keep_bytes.is_none() {
             pruned.add(self.remove_logs(request.older_than)?);
             pruned.add(self.remove_context_stats(request.older_than)?);
@@ -127,11 +129,14 @@ impl Collector {
             tried.extend(victims);
         }
         self.snapshots.remove_garbage()?;
+        fault::point("gc.snapshots_gone");
         pruned.add(self.store.bodies().prune()?);
+        fault::point("gc.bodies_gone");
         let forget = |result: &ResultId, last: i64| {
             request.all && request.keep_bytes.is_none() && old_enough(last) && !self.snapshots.is_held(result)
         };
         self.remove_records(stock, &forget, &mut pruned)?;
+        fault::point("gc.records_gone");
         Ok(pruned)
     }
 

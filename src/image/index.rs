@@ -11,6 +11,7 @@ use super::Images;
 use super::documents::{self, MANIFEST_LIMIT};
 use super::error::ImageError;
 use crate::digest::Digest;
+use crate::fault;
 use crate::oci::{Descriptor, Index, media_type};
 use crate::reference::Reference;
 use crate::store::LockKind;
@@ -75,8 +76,11 @@ impl Images {
                 manifests: entries,
                 annotations: Default::default(),
             };
-            self.store.write_atomic(LAYOUT, LAYOUT_BYTES, false)?;
+            fault::point("image.before_list");
             self.store.write_atomic(INDEX, &documents::to_json(&index), true)?;
+            // last, so that a layout without a list has lost it
+            self.store.write_atomic(LAYOUT, LAYOUT_BYTES, false)?;
+            fault::point("image.listed");
         }
         Ok(result)
     }

@@ -15,6 +15,7 @@
 use super::documents::{self, CONFIG_LIMIT};
 use super::{AssembleRequest, BLOB_LOCK, Image, ImageError, Images, chain_ids, index};
 use crate::digest::{Digest, ResultId};
+use crate::fault;
 use crate::oci::{Descriptor, History, ImageConfig};
 use crate::plan::BaseImage;
 use crate::reference::Reference;
@@ -145,11 +146,13 @@ impl Images {
             names: Vec::new(),
         };
         let written = self.assemble_on(&request, base.as_ref())?;
+        fault::point("image.pending_assembled");
         self.change_entries(|entries| {
             index::replace(entries, &entry.digest, &written.manifest);
             written.drop_other(entries);
             Ok(())
         })?;
+        fault::point("image.pending_replaced");
         drop(held);
         self.forget(&entry.digest)
     }

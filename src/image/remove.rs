@@ -6,6 +6,7 @@
 use super::index::{name_of, unput};
 use super::{BLOB_LOCK, Image, ImageError, Images};
 use crate::digest::{Digest, ImageId};
+use crate::fault;
 use crate::oci::Descriptor;
 use crate::reference::Reference;
 use crate::store::LockKind;
@@ -123,7 +124,9 @@ impl Images {
         })?;
         if let Some(blobs) = deleted {
             // the list is on disk without it: a crash from here on leaves blobs too many, never an image too few
+            fault::point("image.unlisted");
             self.sweep(blobs)?;
+            fault::point("image.swept");
             removed.extend(image.ids().iter().cloned().map(Removed::Deleted));
         }
         Ok(removed)

@@ -5,14 +5,17 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{self, Write},
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::{NetworkError, cidr::Cidr, request::DEFAULT_NETWORK};
+use crate::fault;
 
 /// One network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -345,7 +348,7 @@ impl Definitions {
         if self.all()?.iter().any(|d| d.name == definition.name) {
             return Err(NetworkError::Exists { name: definition.name.clone() });
         }
-        write_json(&self.dir, &definition.id, definition)
+        write_json(&self.dir, &definition.id, definition, true)
             .map_err(NetworkError::setup(format!("keep the network {}", definition.name)))
     }
 
@@ -369,22 +372,51 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<T>
     serde_json::from_slice(&text).map_err(io::Error::from)
 }
 
-/// Writes a file in one step; the directory is made when it is missing.
-pub(super) fn write_json<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+/// Writes a file in one step; the directory is made when it is missing. `durable` returns only when it survives a
+/// power cut.
+pub(super) fn write_json<T: Serialize>(dir: &Path, name: &str, value: &T, durable: bool) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    sweep_staged(dir);
     let staged = dir.join(format!(".{name}.{}", std::process::id()));
-    let mut options = std::fs::File::options();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(&staged)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_all()?;
-    std::fs::rename(&staged, dir.join(format!("{name}.json")))
+    let file = stage(&staged)?;
+    (&*file).write_all(&serde_json::to_vec(value)?)?;
+    fault::point("network.written");
+    if durable {
+        file.sync_all()?;
+        fault::point("network.synced");
+    }
+    std::fs::rename(&staged, dir.join(format!("{name}.json")))?;
+    fault::point("network.renamed");
+    if durable { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+/// Makes an empty file, locked as long as somebody writes it.
+fn stage(path: &Path) -> io::Result<Flock<File>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    loop {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+        let file = options.open(path)?;
+        // before it was locked another process may have taken it for what a dead one has left
+        if let Ok(file) = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            && path.exists()
+        {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes staged files whose writer was killed.
+fn sweep_staged(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b".")
+            && let Ok(file) = File::open(entry.path())
+            && Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -155,9 +155,15 @@ impl Lives {
     }
 
     fn ids(&self) -> Vec<String> {
+        self.named(&[".json"])
+    }
+
+    /// Lists the ids of files with one of these endings, each once.
+    fn named(&self, endings: &[&str]) -> Vec<String> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect()
+        let id = |name: String| endings.iter().find_map(|end| name.strip_suffix(end).map(str::to_owned));
+        names.filter_map(id).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
     }
 
     fn read(&self, id: &str) -> Option<LiveNetwork> {
@@ -193,7 +199,8 @@ impl Lives {
     /// # Errors
     /// The disk's.
     pub fn write(&self, live: &LiveNetwork) -> Result<(), NetworkError> {
-        write_json(&self.dir, &live.id, live)
+        // it says nothing any more once the machine has been off
+        write_json(&self.dir, &live.id, live, false)
             .map_err(NetworkError::setup("note which networks the container is in"))
     }
 
@@ -206,7 +213,9 @@ impl Lives {
     /// Removes what containers left whose process was killed. The caller holds the lock on networks, so that nobody is
     /// just beginning to hold one.
     pub(super) fn sweep(&self) -> Vec<LiveNetwork> {
-        let dead: Vec<String> = self.ids().into_iter().filter(|id| !self.is_held(id)).collect();
+        // one that was killed before it wrote its file has a lock alone
+        let dead: Vec<String> =
+            self.named(&[".json", ".lock"]).into_iter().filter(|id| !self.is_held(id)).collect();
         let found = dead.iter().filter_map(|id| self.read(id)).collect();
         dead.iter().for_each(|id| self.forget(id));
         found

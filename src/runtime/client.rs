@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// What programs that a monitor starts (a network helper), and rootless mode, need of the environment.
-const KEPT: [&str; 7] = [
+const KEPT: &[&str] = &[
     "PATH",
     "HOME",
     "XDG_RUNTIME_DIR",
@@ -21,6 +21,12 @@ const KEPT: [&str; 7] = [
     "LC_ALL",
     "DBUS_SESSION_BUS_ADDRESS",
     "_RBUILD_ROOTLESS",
+    #[cfg(debug_assertions)]
+    "RBUILD_FAULT",
+    #[cfg(debug_assertions)]
+    "RBUILD_FAULT_TRACE",
+    #[cfg(debug_assertions)]
+    "RBUILD_ROOT",
 ];
 
 /// A connection to the monitor of a container.

@@ -19,6 +19,7 @@ use super::network::NetworkRequest;
 use super::record::Record;
 use super::state::{State, Status};
 use super::{ContainerId, ContainerName, RunError};
+use crate::fault;
 use crate::store::{Lock, LockKind, Store, StoreError};
 use crate::sys::fsutil;
 pub(super) use crate::sys::process::start_time;
@@ -201,9 +202,12 @@ impl Containers {
         };
         let config = staged.join("config.json");
         std::fs::write(&config, to_json(&record)?).map_err(StoreError::io("write", &config))?;
+        fault::point("container.record_written");
         self.link_name(&record.name, &record.id)?;
+        fault::point("container.name_taken");
         let dir = self.dir(&record.id);
         std::fs::rename(staged, &dir).map_err(StoreError::io("publish", &dir))?;
+        fault::point("container.renamed");
         Ok(record)
     }
 
@@ -306,7 +310,9 @@ impl Containers {
             container.state.status = Status::Removing;
             self.save_state(&container.record.id, &container.state)?;
         }
+        fault::point("container.before_remove");
         super::network::forget(self, &container.record);
+        fault::point("container.network_left");
         if volumes {
             super::mounts::remove_anonymous(&self.store, &container.record.mounts);
         }
@@ -318,7 +324,9 @@ impl Containers {
         // by a rename, so that nobody sees half of it; what a kill leaves in tmp/ is swept
         let grave = self.store.temp_dir("container")?;
         let _ = std::fs::remove_file(self.name_path(&container.record.name));
+        fault::point("container.name_free");
         std::fs::rename(dir, grave.path().join("gone")).map_err(StoreError::io("remove", dir))?;
+        fault::point("container.buried");
         drop(lock);
         let path = grave.path().join("gone");
         fsutil::remove_tree(&path).map_err(StoreError::io("remove", &path))?;

@@ -9,6 +9,7 @@ use super::record::Record;
 use super::restart::RestartPolicy;
 use super::volume::VolumeRequest;
 use super::{ContainerId, ContainerName, RunError, mounts, time};
+use crate::fault;
 use crate::image::Image;
 use crate::network::ContainerNetwork;
 use crate::oci::Healthcheck;
@@ -82,6 +83,7 @@ pub fn create(
         .create(&dir)
         .map_err(RunError::io("make the container's directory"))?;
     snapshots.make_writable(&dir, &parent)?;
+    fault::point("container.staged");
     let inherited = inherited(request, containers)?;
     let mounts = mounts::prepare(&request.volumes, inherited, &config.volumes, &parent, store)?;
     let image_config = &request.image.config.config;

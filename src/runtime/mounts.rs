@@ -9,6 +9,7 @@ use super::seed::seed;
 use super::volume::{VolumeExtra, VolumeName, VolumeRequest, VolumeSource};
 use super::volumes::Volumes;
 use super::{ContainerId, RunError};
+use crate::fault;
 use crate::sandbox::{MountKind, MountSpec, Source};
 use crate::snapshot::Snapshot;
 use crate::store::{LockKind, Store};
@@ -178,6 +179,7 @@ impl Maker<'_> {
         let staged = self.store.temp_dir("volume")?;
         let filled = staged.path().join("_data");
         self.new_dir(&filled, fill, target)?;
+        fault::point("volume.filled");
         match present {
             // perhaps another container has it mounted, so the directory itself must stay
             Some(open) => move_into(&filled, &open).map_err(fail)?,
@@ -186,6 +188,7 @@ impl Maker<'_> {
                 _ => std::fs::rename(&filled, &data).map_err(fail)?,
             },
         }
+        fault::point("volume.filled_renamed");
         if known.is_none() {
             volumes.describe_new(name.as_str(), &extra.labels, anonymous)?;
         }

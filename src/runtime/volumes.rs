@@ -7,6 +7,7 @@ use super::containers::Containers;
 use super::record::MountSource;
 use super::volume::VolumeName;
 use super::{ContainerId, RunError};
+use crate::fault;
 use crate::sandbox::{MountKind, Source, TmpfsOptions};
 use crate::store::{LockKind, Store, StoreError};
 use crate::sys::fsutil;
@@ -83,12 +84,14 @@ impl Volumes {
         }
         let info = VolumeInfo { name, created: now(), labels, options, anonymous };
         self.describe(&info)?;
+        fault::point("volume.described");
         let data = self.data(&info.name);
         std::fs::DirBuilder::new()
             .mode(0o755)
             .recursive(true)
             .create(&data)
             .map_err(StoreError::io("make the directory", &data))?;
+        fault::point("volume.made");
         Ok(info)
     }
 
@@ -198,6 +201,7 @@ impl Volumes {
         let grave = self.store.temp_dir("volume")?;
         let gone = grave.path().join("gone");
         std::fs::rename(&dir, &gone).map_err(StoreError::io("remove", &dir))?;
+        fault::point("volume.buried");
         Ok(fsutil::remove_tree(&gone).map_err(StoreError::io("remove", &gone))?)
     }
 

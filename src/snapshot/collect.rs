@@ -3,6 +3,7 @@
 use super::record::{Record, SnapshotInfo};
 use super::{SnapshotError, Snapshots};
 use crate::digest::ResultId;
+use crate::fault;
 use crate::store::{Lock, LockKind, StoreError, TempDir};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -224,7 +225,9 @@ impl Snapshots {
     /// Removes a directory that is locked: by a rename, so that nobody sees half of it.
     fn bury(&self, grave: &TempDir, id: &ResultId, aliases: &[ResultId]) -> Result<(), SnapshotError> {
         let path = self.dir(id);
+        fault::point("snapshot.before_bury");
         std::fs::rename(&path, grave.path().join(id.to_string())).map_err(StoreError::io("remove", &path))?;
+        fault::point("snapshot.buried");
         self.forget(id);
         for alias in aliases {
             let link = self.dir(alias);
@@ -235,6 +238,7 @@ impl Snapshots {
                 _ => {}
             }
         }
+        fault::point("snapshot.aliases_gone");
         Ok(())
     }
 }

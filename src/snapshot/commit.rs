@@ -5,6 +5,7 @@ use super::load::{Loaded, layer_file};
 use super::record::{LayerInfo, Record, StepRecord, seal};
 use super::{Committed, Prepared, SnapshotError, Snapshots};
 use crate::digest::{ChainId, DiffId, ResultId};
+use crate::fault;
 use crate::layer::{LayerError, UnpackOptions, unpack_blob};
 use crate::oci::Descriptor;
 use crate::store::{LockKind, StoreError};
@@ -41,6 +42,7 @@ impl Snapshots {
         // the root directory of every image, whatever the umask
         fsutil::chmod_dir(&upper, 0o755).map_err(StoreError::io("set the mode of", &upper))?;
         make(&work, 0o700)?;
+        fault::point("snapshot.prepared");
         Ok(Prepared::new(dir, upper, work, (named, parent), self.inner.mode))
     }
 
@@ -154,9 +156,12 @@ impl Snapshots {
             user_marks: opaque.then_some(self.inner.mode.userxattr()),
         };
         write(&staged.join("tree"), &tree)?;
+        fault::point("snapshot.tree_written");
         write(&staged.join("record.json"), &seal(&record))?;
+        fault::point("snapshot.record_written");
         let _commits = self.inner.store.lock(PUBLISH, LockKind::Shared)?;
         let existed = !self.publish(&staged, &id)?;
+        fault::point("snapshot.renamed");
         if !existed {
             // a snapshot without files takes its directories and records
             self.inner.grown.fetch_add(record.bytes + record.tree_bytes + 4096, Ordering::Relaxed);
@@ -221,12 +226,15 @@ impl Snapshots {
         self.info(&to)?;
         self.clear_garbage(from)?;
         let link = self.dir(from);
+        fault::point("snapshot.before_alias");
         match std::os::unix::fs::symlink(to.to_string(), &link) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                Err(StoreError::io("make the alias", &link)(e).into())
+                return Err(StoreError::io("make the alias", &link)(e).into());
             }
-            _ => Ok(()),
+            _ => {}
         }
+        fault::point("snapshot.aliased");
+        Ok(())
     }
 }
 

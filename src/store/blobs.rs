@@ -3,6 +3,7 @@
 use super::temp::{self, Staged};
 use super::{Store, StoreError};
 use crate::digest::Digest;
+use crate::fault;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Write};
@@ -81,16 +82,21 @@ impl Blobs {
     pub(crate) fn adopt(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
         let target = self.path(digest);
         let synced = File::open(file).and_then(|file| file.sync_all());
-        synced.and_then(|()| std::fs::rename(file, &target)).map_err(StoreError::io("write", &target))
+        synced.and_then(|()| std::fs::rename(file, &target)).map_err(StoreError::io("write", &target))?;
+        fault::point("store.blob.adopted");
+        Ok(())
     }
 
     /// Removes a blob; absence is fine.
     pub fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.path(digest);
+        fault::point("store.blob.before_remove");
         match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(e)),
-            _ => Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::io("remove", &path)(e)),
+            _ => {}
         }
+        fault::point("store.blob.removed");
+        Ok(())
     }
 
     /// Lists all sha256 blobs, in no order.
@@ -132,8 +138,10 @@ impl BlobWriter {
                 return Err(StoreError::Digest { expected: want.clone(), found: digest });
             }
         }
+        fault::point("store.blob.checked");
         if durable {
             self.file.sync_all().map_err(StoreError::io("write", self.staged.path()))?;
+            fault::point("store.blob.synced");
         }
         self.staged.publish(&self.blobs.path(&digest), durable)?;
         Ok(digest)

@@ -6,6 +6,7 @@
 
 use super::{Store, StoreError};
 use crate::digest::{ContentId, hex};
+use crate::fault;
 use crate::sys::fsutil;
 use crate::tree::Meta;
 use rustix::fs::AtFlags;
@@ -101,7 +102,11 @@ impl Bodies {
             let _ = rustix::fs::unlinkat(dir, name, AtFlags::empty());
             failed()(e)
         })?;
+        fault::point("store.body.filled");
         let kept = share && self.keep(&body, dir, name);
+        if kept {
+            fault::point("store.body.kept");
+        }
         Ok(if kept { BodyOutcome::Inserted } else { BodyOutcome::Copied })
     }
 
@@ -161,6 +166,7 @@ impl Bodies {
                     && meta.nlink() == 1
                     && std::fs::remove_file(body.path()).is_ok()
                 {
+                    fault::point("store.body.removed");
                     freed += meta.blocks() * 512;
                 }
             }

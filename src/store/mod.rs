@@ -24,6 +24,7 @@ pub use lock::{Lock, LockKind};
 pub use temp::{TempDir, abandon};
 
 use crate::digest::Digest;
+use crate::fault;
 use crate::sys::fsutil;
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -185,7 +186,12 @@ impl Store {
         let (mut file, staged) = temp::stage_file(&self.path("tmp"))?;
         let write = |file: &mut File| -> io::Result<()> {
             file.write_all(bytes)?;
-            if durable { file.sync_all() } else { Ok(()) }
+            fault::point_at("store.file.written", &target);
+            if durable {
+                file.sync_all()?;
+                fault::point_at("store.file.synced", &target);
+            }
+            Ok(())
         };
         write(&mut file).map_err(StoreError::io("write", staged.path()))?;
         if let Some(dir) = target.parent() {

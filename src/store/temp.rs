@@ -3,6 +3,7 @@
 use super::StoreError;
 use super::lock::{Lock, LockKind};
 use crate::digest::hex;
+use crate::fault;
 use crate::sys::fsutil;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -43,6 +44,7 @@ impl TempDir {
                 .mode(0o700)
                 .create(&path)
                 .map_err(StoreError::io("make the directory", &path))?;
+            fault::point_at("store.temp_dir.made", &path);
             // Between mkdir and flock a sweeper may take it for dead: then the lock or the check below fails.
             let lock =
                 File::open(&path).ok().and_then(|dir| Lock::on(dir, LockKind::Exclusive).ok().flatten());
@@ -96,6 +98,7 @@ pub(crate) fn stage_file(tmp: &Path) -> Result<(File, Staged), StoreError> {
         let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
         if locked && path.exists() {
             live().insert(path.clone());
+            fault::point("store.file.staged");
             return Ok((file, Staged { path: Some(path) }));
         }
     }
@@ -108,12 +111,15 @@ impl Staged {
 
     /// Renames the file to its place; `durable` also writes the directory's names to disk.
     pub(crate) fn publish(mut self, target: &Path, durable: bool) -> Result<(), StoreError> {
+        fault::point_at("store.file.before_rename", target);
         std::fs::rename(self.path(), target).map_err(StoreError::io("write", target))?;
         if let Some(path) = self.path.take() {
             live().remove(&path);
         }
+        fault::point_at("store.file.renamed", target);
         if durable && let Some(dir) = target.parent() {
             sync_dir(dir)?;
+            fault::point_at("store.file.dir_synced", target);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::choose::{Chosen, choose};
 use super::error::TransferError;
 use super::spool::Spool;
 use crate::digest::{Digest, ImageId, ResultId};
+use crate::fault;
 use crate::image::{CONFIG_LIMIT, Images, Loaded, Receiver, chain_ids};
 use crate::interrupt::{Pump, Stop};
 use crate::oci::{Descriptor, ImageConfig};
@@ -102,6 +103,7 @@ impl Pull<'_> {
             self.check_platform(name, &config)?;
         }
         let fetched = self.layers(name, &chosen, &config, &receiver)?;
+        fault::point("pull.before_finish");
         let before = self.images.resolve(&name.to_string()).ok().map(|image| image.descriptor.digest);
         let up_to_date = before.as_ref() == Some(&chosen.descriptor.digest);
         // a name with tag and digest is kept as the digest's, as docker does
@@ -169,6 +171,7 @@ impl Pull<'_> {
                         let unpacked = receiver.unpack(&parent, chain, diff_id, blob, bytes);
                         // of a layer that is wrong the rest need not come
                         stop.fetch_or(unpacked.is_err(), Ordering::Relaxed);
+                        fault::point("pull.layer_unpacked");
                         layer
                             .ended(unpacked.map_err(TransferError::from))
                             .and_then(|_| Ok(receiver.check(&parent, chain, diff_id, blob)?))
@@ -246,6 +249,7 @@ impl Pull<'_> {
             step.moved(writer.size());
         }
         writer.finish(Some((&blob.digest, blob.size)))?;
+        fault::point("pull.layer_fetched");
         Ok(false)
     }
 }

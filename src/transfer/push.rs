@@ -5,6 +5,7 @@
 
 use super::error::TransferError;
 use crate::digest::DiffId;
+use crate::fault;
 use crate::image::{ExportOptions, Image, Images, Outgoing, outgoing_index};
 use crate::interrupt::Stop;
 use crate::oci::Descriptor;
@@ -83,10 +84,12 @@ impl Push<'_> {
         self.config(&outgoing, name)?;
         let listed = layers.iter().map(|layer| layer.blob.clone()).collect();
         let (descriptor, bytes) = outgoing.manifest(listed)?;
+        fault::point("push.before_manifest");
         match by_digest {
             true => self.client.put_manifest(&name.with_digest(&descriptor.digest), &descriptor, &bytes)?,
             false => self.client.put_manifest(name, &descriptor, &bytes)?,
         }
+        fault::point("push.manifest_sent");
         let sent = layers.iter().map(|layer| layer.sent).sum();
         let layers = layers.into_iter().map(|layer| (layer.blob, layer.how)).collect();
         Ok(Pushed { descriptor, layers, sent })
@@ -284,6 +287,7 @@ impl Push<'_> {
             client.put_blob(&name, &bytes, session, &open)
         };
         self.stop.or(send)??;
+        fault::point("push.layer_sent");
         Ok(Brought { blob, how: Upload::Sent, sent })
     }
 }

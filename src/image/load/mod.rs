@@ -17,6 +17,7 @@ use super::documents::{self, CONFIG_LIMIT};
 use super::layers::copy;
 use super::{ImageError, Images, chain_ids};
 use crate::digest::{ChainId, DiffId, Digest, ImageId, ResultId};
+use crate::fault;
 use crate::layer::{Format, LayerError, decoder};
 use crate::oci::{Descriptor, ImageConfig, Manifest, media_type};
 use crate::platform::Platform;
@@ -127,12 +128,14 @@ impl Images {
             .par_iter()
             .map(|part| self.store_blob(source, part))
             .collect::<Result<_, _>>()?;
+        fault::point("load.blobs_kept");
         let mut parent = ResultId::scratch();
         let chain = chain_ids(&candidate.config);
         let layers = blobs.iter().zip(&candidate.config.rootfs.diff_ids).zip(&chain);
         for ((blob, diff_id), chain) in layers {
             parent = self.store_layer(&parent, chain, diff_id, blob)?;
         }
+        fault::point("load.layers_kept");
         let id = ImageId(Digest::sha256_of(&candidate.config_bytes));
         if let Ok(existing) = self.get(&id) {
             return Ok((id, existing.descriptor));
@@ -152,6 +155,7 @@ impl Images {
         };
         self.store.blobs().put(&candidate.config_bytes, true)?;
         self.store.blobs().put(&manifest, true)?;
+        fault::point("load.documents_kept");
         let descriptor = Descriptor { annotations: Default::default(), ..descriptor };
         Ok((id, descriptor))
     }

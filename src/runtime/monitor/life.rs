@@ -2,6 +2,7 @@
 
 use super::probe::Prober;
 use super::{Monitor, now};
+use crate::fault;
 use crate::runtime::log::Stream;
 use crate::runtime::network::{Joined, Member};
 use crate::runtime::protocol::{Event, PIECE};
@@ -74,6 +75,7 @@ impl Life {
             env: &record.config.env,
         };
         let mut joined = record.network.join(&member, note)?;
+        fault::point("container.joined");
         let rootfs = root.rootfs(record.auto_remove);
         let spec = spec::sandbox(record, rootfs, &joined, monitor.containers.store(), monitor.size)?;
         let (stdio, ends) = match record.terminal {
@@ -86,6 +88,7 @@ impl Life {
             let code = u8::try_from(exit.status.code()).unwrap_or(u8::MAX);
             return Err(RunError::NotStarted { code, text: why });
         }
+        fault::point("container.spawned");
         joined.started(running.pid())?;
         let terminal = running.terminal().map(Arc::new);
         let fail = || RunError::io::<Errno>("prepare the container's streams");
@@ -169,6 +172,7 @@ impl Monitor {
         self.state.health = life.prober.is_some().then(health::Health::default);
         self.life = Some(life);
         self.save();
+        fault::point("container.running");
         self.event("start", &[]);
     }
 
@@ -234,6 +238,7 @@ impl Monitor {
 
     /// Decides what comes after an end.
     fn over(&mut self, ran: Duration) {
+        fault::point("container.ended");
         self.state.pid = 0;
         self.state.finished = now();
         self.kill_at = None;

@@ -135,6 +135,7 @@ impl Monitor {
                 None => return Err(RunError::Running(container.record.name.to_string())),
             }
         };
+        crate::fault::point("container.monitor_locked");
         // as it is now that nobody else can change it
         let container = containers.get(id)?.ok_or_else(|| RunError::NoContainer(id.to_string()))?;
         if !container.state.status.can_start() {
