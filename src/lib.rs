@@ -3,12 +3,13 @@
 //! The rooms stand on floors and only look down:
 //! words (`digest`, `reference`, `platform`, `tree`, `oci`, `progress`, `interrupt`), the kernel (`sys`), parts
 //! (`dockerfile`, `context`, `layer`, `store`, `cache`, `sandbox`, `network`), wholes (`snapshot`, `plan`,
-//! `image`, `registry`), acts (`solve`, `share`, `runtime`, `gc`, `transfer`), the join (`build`) and the door (`cli`).
+//! `image`, `registry`), acts (`solve`, `share`, `runtime`, `gc`, `transfer`), the joins (`build`, `check`) and the door (`cli`).
 
 #![deny(unsafe_code)]
 
 pub mod build;
 pub mod cache;
+pub mod check;
 pub mod cli;
 pub mod context;
 pub mod digest;

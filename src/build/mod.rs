@@ -113,8 +113,10 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
         steps,
     };
     let imports = imports.as_deref();
-    let solved = shared::solve_with(request, &whole, &env, imports, processes)
-        .map_err(|e| BuildError::step(&name, source, e))?;
+    let solve = || shared::solve_with(request, &whole, &env, imports, processes);
+    // a layer of a base that is damaged here may be unpacked again from its blob
+    let solved = solve().or_else(|e| if images.mend_all() { solve() } else { Err(e) });
+    let solved = solved.map_err(|e| BuildError::step(&name, source, e))?;
     for context in env.contexts.values() {
         context.remember();
     }

@@ -204,6 +204,41 @@ impl Drop for Index {
     }
 }
 
+/// How an index is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every value has its checksum.
+    Whole,
+    /// It cannot be opened, or values are damaged.
+    Damaged(String),
+    /// Another process has it.
+    Locked,
+}
+
+/// Reads a whole index; nothing is made anew. One that is not there is whole.
+pub fn verify(dir: &Path) -> Verdict {
+    if !dir.join("db").exists() && dir.is_dir() {
+        return Verdict::Whole;
+    }
+    let read = || -> Result<usize, sled::Error> {
+        let db = config(dir).open()?;
+        let mut bad = 0;
+        for tree in [KEYS, NEAR, META] {
+            for pair in &db.open_tree(tree)? {
+                bad += usize::from(unseal(&pair?.1).is_none());
+            }
+        }
+        Ok(bad)
+    };
+    match guarded(read) {
+        Some(Ok(0)) => Verdict::Whole,
+        Some(Ok(bad)) => Verdict::Damaged(format!("{bad} of its values are damaged")),
+        Some(Err(error)) if is_locked(&error) => Verdict::Locked,
+        Some(Err(error)) => Verdict::Damaged(error.to_string()),
+        None => Verdict::Damaged("it cannot be read".into()),
+    }
+}
+
 /// Opens the index or makes it anew; `None` when another process keeps it.
 fn open(dir: &Path, records: &Records) -> Option<Session> {
     let until = Instant::now() + PATIENCE;

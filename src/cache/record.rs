@@ -148,6 +148,22 @@ impl Records {
         }
     }
 
+    /// Lists the memos that cannot be read, by the names of their files.
+    pub fn damaged_memos(&self) -> Vec<String> {
+        let whole = |bytes: &[u8]| {
+            let mut lines = std::str::from_utf8(bytes).ok()?.lines();
+            let content = lines.next()?.parse::<ContentId>().ok()?;
+            let result = lines.next()?.parse::<ResultId>().ok()?;
+            Some((content, result))
+        };
+        let damaged = |name: &String| match self.shelf.read(name, MEMO_LIMIT) {
+            Ok(Some(bytes)) => whole(&bytes).is_none(),
+            Ok(None) => false,
+            Err(_) => true,
+        };
+        self.names("memos").into_iter().filter(damaged).collect()
+    }
+
     /// Lists the files in the numbered directories below one.
     fn names(&self, top: &str) -> Vec<String> {
         let mut out = Vec::new();

@@ -263,6 +263,7 @@ impl Described {
         ctx: &Ctx,
     ) -> Result<RunRequest, CliError> {
         let image = find(flags, &self.image_name, self.policy, store, images, ctx)?;
+        images.mend(&image)?;
         check_platform(flags, &self.image_name, &image)?;
         Ok(self.parts.request(flags, image, &self.image_name, &self.command))
     }

@@ -30,6 +30,7 @@ mod save;
 mod signals;
 mod step_failure;
 mod system;
+mod system_check;
 mod system_df;
 mod table;
 mod tag;

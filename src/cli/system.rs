@@ -4,13 +4,15 @@ use super::image_commands::now;
 use super::listing::Wanted;
 use super::prune::{Filters, cache_text, collector, confirm, images_in_use, images_text};
 use super::table::human_size;
-use super::{CliError, CommandResult, Ctx, containers, info, network, system_df, volume};
+use super::{CliError, CommandResult, Ctx, containers, info, network, system_check, system_df, volume};
 use crate::gc::PruneRequest;
 use std::process::ExitCode;
 
 /// The commands of the group.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum SystemCommand {
+    /// Verify that everything in the store is what it should be
+    Check(system_check::Args),
     /// Show how much disk is used
     Df(system_df::Args),
     /// Show what works on this machine, and what is missing
@@ -39,6 +41,7 @@ pub(super) struct PruneArgs {
 /// Runs one of the group.
 pub(super) fn run(command: &SystemCommand, ctx: &Ctx) -> CommandResult {
     match command {
+        SystemCommand::Check(args) => system_check::run(args, ctx),
         SystemCommand::Df(args) => system_df::run(args, ctx),
         SystemCommand::Info(args) => info::run(args, ctx),
         SystemCommand::Prune(args) => prune(args, ctx),

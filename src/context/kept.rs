@@ -47,6 +47,11 @@ impl Kept {
         Self::checked(bytes).unwrap_or_default()
     }
 
+    /// Says whether bytes are whole.
+    pub(super) fn is_whole(bytes: Vec<u8>) -> bool {
+        Self::checked(bytes).is_some()
+    }
+
     fn checked(bytes: Vec<u8>) -> Option<Self> {
         let rest = bytes.strip_prefix(MAGIC)?;
         let (sum, rest) = rest.split_at_checked(32)?;

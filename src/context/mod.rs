@@ -22,6 +22,11 @@ pub(crate) use dir::hash_file;
 pub use lookup::{Dockerfile, find_dockerfile, find_dockerfile_inside, load_ignore, read_text};
 pub use stat::{Stamp, StatCache};
 
+/// Says whether the bytes that a [`StatCache`] has kept are whole.
+pub(crate) fn is_whole(bytes: Vec<u8>) -> bool {
+    kept::Kept::is_whole(bytes)
+}
+
 use std::path::PathBuf;
 
 /// A context that cannot be used.

@@ -87,7 +87,7 @@ pub enum ImageError {
         why: String,
     },
     /// The list of images cannot be read.
-    #[error("the list of images {} is damaged: {source}; move it away, then build, load or import again", path.display())]
+    #[error("the list of images {} is damaged: {source}; `rbuild system check --repair` makes it anew", path.display())]
     List {
         /// The file.
         path: PathBuf,
@@ -95,9 +95,18 @@ pub enum ImageError {
         #[source]
         source: DocumentError,
     },
+    /// The list of images and its copy are gone.
+    #[error(
+        "the list of images {} is gone: `rbuild system check --repair` makes it anew from what is left", path.display()
+    )]
+    NoList {
+        /// The file.
+        path: PathBuf,
+    },
     /// A layer's bytes are not those that the image names.
     #[error(
-        "layer {expected} cannot be made again: its files now give {found}; build or load the image again"
+        "layer {expected} is damaged: its bytes now give {found}; `rbuild system check --repair` removes it, then build, load \
+         or pull the image again"
     )]
     Layers {
         /// As the config says.

@@ -8,7 +8,7 @@
 //! `io.containerd.image.name` (the whole name), because the spec's annotation alone cannot tell repositories apart.
 
 use super::Images;
-use super::documents::{self, MANIFEST_LIMIT};
+use super::documents::{self, DocumentError, MANIFEST_LIMIT};
 use super::error::ImageError;
 use crate::digest::Digest;
 use crate::fault;
@@ -20,7 +20,11 @@ use std::os::unix::fs::MetadataExt;
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 const INDEX: &str = "images/index.json";
+/// The same once more, written before it: without it a damaged list would cost all names.
+const COPY: &str = "images/index.copy.json";
 const LAYOUT: &str = "images/oci-layout";
+/// On the list: a checksum of its entries, since a name that has changed is still a name.
+const SUM: &str = "dev.rbuild.list.checksum";
 pub(super) const LAYOUT_BYTES: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const LOCK: &str = "images";
 
@@ -42,16 +46,76 @@ pub(super) fn set_name(entry: &mut Descriptor, name: &Reference) {
 }
 
 impl Images {
-    /// Reads all entries.
+    /// Reads all entries; those of the copy where the list is damaged or gone.
     pub(super) fn entries(&self) -> Result<Vec<Descriptor>, ImageError> {
-        match self.store.read(INDEX, MANIFEST_LIMIT)? {
-            Some(bytes) => {
-                let index = documents::parse_index(&bytes);
-                let damaged = |source| ImageError::List { path: self.store.root().join(INDEX), source };
-                Ok(index.map_err(damaged)?.manifests)
-            }
-            None => Ok(Vec::new()),
+        let damage = match self.read_list(INDEX) {
+            Ok(Some(entries)) => return Ok(entries),
+            // the layout is written after the list
+            Ok(None) if !self.store.root().join(LAYOUT).exists() => return Ok(Vec::new()),
+            Ok(None) => ImageError::NoList { path: self.store.root().join(INDEX) },
+            Err(damage @ ImageError::List { .. }) => damage,
+            Err(other) => return Err(other),
+        };
+        match self.read_list(COPY) {
+            Ok(Some(entries)) => Ok(entries),
+            _ => Err(damage),
         }
+    }
+
+    fn read_list(&self, file: &str) -> Result<Option<Vec<Descriptor>>, ImageError> {
+        let Some(bytes) = self.store.read(file, MANIFEST_LIMIT)? else { return Ok(None) };
+        let index = documents::parse_index(&bytes).and_then(|index| match index.annotations.get(SUM) {
+            Some(sum) if *sum != checksum(&index.manifests) => Err(DocumentError::Rule {
+                what: "the list",
+                why: "its checksum does not fit what it says".into(),
+            }),
+            _ => Ok(index.manifests),
+        });
+        let damaged = |source| ImageError::List { path: self.store.root().join(file), source };
+        index.map(Some).map_err(damaged)
+    }
+
+    /// Says what is wrong with the list and its copy.
+    pub(super) fn check_lists(&self) -> Vec<String> {
+        let there = self.store.root().join(LAYOUT).exists();
+        let wrong = |file| match self.read_list(file) {
+            Ok(Some(_)) => None,
+            Ok(None) => there.then(|| format!("{file} is gone")),
+            Err(ImageError::List { source, .. }) => Some(format!("{file} is damaged: {source}")),
+            Err(error) => Some(error.to_string()),
+        };
+        [INDEX, COPY].into_iter().filter_map(wrong).collect()
+    }
+
+    /// Writes list and copy anew with what can be read of them, or nothing, and what `change` adds.
+    pub(super) fn replace_list<T>(
+        &self,
+        change: impl FnOnce(&mut Vec<Descriptor>) -> T,
+    ) -> Result<T, ImageError> {
+        let _lock = self.store.lock(LOCK, LockKind::Exclusive)?;
+        let mut entries = self.entries().unwrap_or_default();
+        let result = change(&mut entries);
+        self.write_list(entries)?;
+        Ok(result)
+    }
+
+    fn write_list(&self, entries: Vec<Descriptor>) -> Result<(), ImageError> {
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(media_type::INDEX.into()),
+            annotations: [(SUM.to_owned(), checksum(&entries))].into(),
+            manifests: entries,
+        };
+        let bytes = documents::to_json(&index);
+        fault::point("image.before_list");
+        self.store.write_atomic(COPY, &bytes, false)?;
+        self.store.write_atomic(INDEX, &bytes, true)?;
+        // last, so that a layout without a list has lost it
+        if !self.store.root().join(LAYOUT).exists() {
+            self.store.write_atomic(LAYOUT, LAYOUT_BYTES, false)?;
+        }
+        fault::point("image.listed");
+        Ok(())
     }
 
     /// Gives something that differs whenever images or names have been added or removed; `None` as long as there are none.
@@ -70,17 +134,7 @@ impl Images {
         let mut entries = before.clone();
         let result = change(&mut entries)?;
         if entries != before {
-            let index = Index {
-                schema_version: 2,
-                media_type: Some(media_type::INDEX.into()),
-                manifests: entries,
-                annotations: Default::default(),
-            };
-            fault::point("image.before_list");
-            self.store.write_atomic(INDEX, &documents::to_json(&index), true)?;
-            // last, so that a layout without a list has lost it
-            self.store.write_atomic(LAYOUT, LAYOUT_BYTES, false)?;
-            fault::point("image.listed");
+            self.write_list(entries)?;
         }
         Ok(result)
     }
@@ -93,6 +147,11 @@ impl Images {
     ) -> Result<Option<Descriptor>, ImageError> {
         self.change_entries(|entries| Ok(put(entries, manifest, name)))
     }
+}
+
+/// Sums up what a list says.
+fn checksum(entries: &[Descriptor]) -> String {
+    blake3::hash(&documents::to_json(&entries)).to_hex().to_string()
 }
 
 /// The pure part of [`Images::publish`]: a manifest that loses its last name stays as an entry without one.

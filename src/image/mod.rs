@@ -13,6 +13,7 @@
 mod adopt;
 mod ahead;
 mod assemble;
+mod audit;
 mod base;
 mod documents;
 mod error;
@@ -37,6 +38,7 @@ mod time;
 mod validate;
 
 pub use assemble::AssembleRequest;
+pub use audit::{ImageFlaw, Mend};
 pub use base::NoBase;
 pub use documents::{CONFIG_LIMIT, Document, DocumentError, parse_config, parse_document};
 pub use error::ImageError;

@@ -81,6 +81,39 @@ impl Containers {
         Ok(all)
     }
 
+    /// Lists the containers that cannot be read, with what is wrong.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn audit(&self) -> Result<Vec<(ContainerId, String)>, RunError> {
+        let dir = self.store.root().join("containers");
+        let entries = std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?;
+        let ids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<ContainerId>().ok());
+        let wrong = |id: ContainerId| match self.get(&id) {
+            Ok(Some(_)) => None,
+            Ok(None) => self.dir(&id).exists().then(|| (id, "its record is gone".to_owned())),
+            Err(error) => Some((id, error.to_string())),
+        };
+        Ok(ids.filter_map(wrong).collect())
+    }
+
+    /// Removes the names that lead to no container, as a kill while one was made leaves them.
+    ///
+    /// # Errors
+    /// The store cannot be locked.
+    pub fn sweep_names(&self) -> Result<(), RunError> {
+        let _alone = self.lock_names()?;
+        let entries = std::fs::read_dir(self.store.root().join("containers/names")).into_iter().flatten();
+        for entry in entries.flatten() {
+            let target = std::fs::read_link(entry.path()).ok();
+            let id = target.and_then(|target| target.to_str()?.parse::<ContainerId>().ok());
+            if !id.is_some_and(|id| self.dir(&id).exists()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a container, and puts right what a killed monitor has left; `None` when there is none.
     pub fn get(&self, id: &ContainerId) -> Result<Option<Container>, RunError> {
         let Some(record) = self.read::<Record>(id, "config.json")? else { return Ok(None) };

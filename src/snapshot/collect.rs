@@ -114,7 +114,7 @@ impl Snapshots {
     /// `roots` is asked at the beginning and again whenever a victim has been locked: whoever makes something a
     /// root holds it until that is on record, so once we have the lock all roots that lead to the victim can be seen.
     /// A snapshot that a build finds at the same moment is either held by it in time or missing for it. A crash leaves
-    /// each snapshot whole or gone; an alias that leads nowhere is removed by the next [`Snapshots::remove_garbage`].
+    /// each snapshot whole or gone.
     pub fn evict(
         &self,
         victims: &[ResultId],
@@ -213,7 +213,7 @@ impl Snapshots {
     /// Locks a snapshot's directory for ourselves; `None` when somebody uses it, or when it is not there.
     ///
     /// Whoever wants to use it meanwhile waits, so this is held for a moment only.
-    fn lock_alone(&self, id: &ResultId) -> Result<Option<Lock>, SnapshotError> {
+    pub(super) fn lock_alone(&self, id: &ResultId) -> Result<Option<Lock>, SnapshotError> {
         let path = self.dir(id);
         let dir = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -222,13 +222,9 @@ impl Snapshots {
         Ok(Lock::on(dir, LockKind::Exclusive).map_err(StoreError::io("lock", &path))?)
     }
 
-    /// Removes a directory that is locked: by a rename, so that nobody sees half of it.
+    /// Removes a directory that is locked: by a rename, so that nobody sees half of it. Its further names go first, so
+    /// that none ever leads nowhere.
     fn bury(&self, grave: &TempDir, id: &ResultId, aliases: &[ResultId]) -> Result<(), SnapshotError> {
-        let path = self.dir(id);
-        fault::point("snapshot.before_bury");
-        std::fs::rename(&path, grave.path().join(id.to_string())).map_err(StoreError::io("remove", &path))?;
-        fault::point("snapshot.buried");
-        self.forget(id);
         for alias in aliases {
             let link = self.dir(alias);
             match std::fs::remove_file(&link) {
@@ -238,7 +234,11 @@ impl Snapshots {
                 _ => {}
             }
         }
+        let path = self.dir(id);
         fault::point("snapshot.aliases_gone");
+        std::fs::rename(&path, grave.path().join(id.to_string())).map_err(StoreError::io("remove", &path))?;
+        fault::point("snapshot.buried");
+        self.forget(id);
         Ok(())
     }
 }

@@ -130,7 +130,7 @@ impl Snapshots {
     }
 
     /// Takes the shared lock on a snapshot's directory; one for all users in this process.
-    fn hold(&self, id: &ResultId) -> Result<Arc<Lock>, SnapshotError> {
+    pub(super) fn hold(&self, id: &ResultId) -> Result<Arc<Lock>, SnapshotError> {
         let mut all = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = all.get(id).and_then(std::sync::Weak::upgrade) {
             return Ok(lock);
@@ -184,7 +184,7 @@ impl Snapshots {
             return Ok(None);
         };
         let tree = self.dir(id).join("tree").metadata();
-        if tree.is_ok_and(|tree| tree.len() != record.tree_bytes) {
+        if tree.is_ok_and(|tree| tree.len() != record.tree_bytes) || !self.dir(id).join("fs").is_dir() {
             return Ok(None);
         }
         Ok(Some(record))
@@ -238,7 +238,7 @@ impl Snapshots {
         })
     }
 
-    fn read_diff(&self, id: &ResultId) -> Result<Diff, SnapshotError> {
+    pub(super) fn read_diff(&self, id: &ResultId) -> Result<Diff, SnapshotError> {
         let bytes = self.inner.store.read(&format!("snapshots/{id}/tree"), MAX_TREE)?;
         let diff = bytes.and_then(|bytes| Diff::decode(&bytes).ok());
         diff.ok_or(SnapshotError::Missing(*id))

@@ -19,6 +19,7 @@
 //! alone, and over all that lies below. This room decides between overlayfs and copying; it mounts nothing itself.
 
 mod absent;
+mod audit;
 mod changes;
 mod collect;
 mod commit;
@@ -34,6 +35,7 @@ mod view;
 mod writable;
 
 pub use absent::{Absent, LayerProvider, Origin, Source};
+pub use audit::{Flaw, FlawKind};
 pub use collect::Roots;
 pub use dirs::LayerDirs;
 pub use prepared::Prepared;

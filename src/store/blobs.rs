@@ -99,6 +99,14 @@ impl Blobs {
         Ok(())
     }
 
+    /// Computes the digest of a blob's bytes.
+    pub fn digest_of(&self, digest: &Digest) -> Result<Digest, StoreError> {
+        let path = self.path(digest);
+        let (mut file, mut sum) = (self.open(digest)?, Sha256::new());
+        io::copy(&mut file, &mut sum).map_err(StoreError::io("read", &path))?;
+        Ok(Digest::from_sha256(sum.finalize().into()))
+    }
+
     /// Lists all sha256 blobs, in no order.
     pub fn list(&self) -> Result<Vec<Digest>, StoreError> {
         let dir = self.store.path("images/blobs/sha256");

@@ -174,10 +174,44 @@ impl Bodies {
         Ok(freed)
     }
 
+    /// Reads all bodies and tells those whose bytes or metadata are not what their name says. Where owners cannot be set
+    /// nothing can be told.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn audit(&self, tell: &mut dyn FnMut(&str, String)) -> Result<(), StoreError> {
+        let root = self.store.path("files");
+        let list = |dir: &Path| std::fs::read_dir(dir).map_err(StoreError::io("list", dir));
+        for fan in list(&root)?.flatten() {
+            let shard = fan.file_name().to_string_lossy().into_owned();
+            for body in list(&fan.path())?.flatten() {
+                let name = body.file_name().to_string_lossy().into_owned();
+                match name_of(&body.path()) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(e) => tell(&format!("{shard}/{name}"), format!("it cannot be read: {e}")),
+                    Ok(found) if found == format!("{shard}{name}") || !fsutil::can_chown() => {}
+                    Ok(_) => tell(&format!("{shard}/{name}"), "its bytes or its mode have changed".into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn path(&self, key: &[u8; 32]) -> PathBuf {
         let name = hex(key);
         self.store.path("files").join(&name[..2]).join(&name[2..])
     }
+}
+
+/// Computes the name that a body should have.
+fn name_of(path: &Path) -> std::io::Result<String> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
+    let mut meta = fsutil::meta_of(&rustix::fs::fstat(&file)?);
+    meta.xattrs = fsutil::xattrs(file.as_fd())?;
+    let mut sum = blake3::Hasher::new();
+    sum.update_reader(&file)?;
+    Ok(hex(&key(&ContentId(*sum.finalize().as_bytes()), &meta)))
 }
 
 /// Names a body: all that an inode holds counts, modification time too.

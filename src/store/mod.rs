@@ -177,6 +177,11 @@ impl Store {
         TempDir::make(&self.path("tmp"), purpose)
     }
 
+    /// Lists what is in `tmp/` and belongs to nobody. [`Store::open`] has removed all of that, so it cannot be removed.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        temp::leftovers(&self.path("tmp"))
+    }
+
     /// Writes a file at `rel` below the root, replacing what was there, in one step.
     ///
     /// Missing directories on the way are made. `durable` returns only when the bytes and the name survive a power

@@ -83,6 +83,13 @@ pub(super) fn sweep(tmp: &Path) {
     }
 }
 
+/// Lists what nobody holds.
+pub(super) fn leftovers(tmp: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(tmp).into_iter().flatten().flatten();
+    let dead = entries.filter(|entry| fsutil::is_unlocked(&entry.path()) && entry.path().exists());
+    dead.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 /// A staged file that is removed unless it is published.
 #[derive(Debug)]
 pub(crate) struct Staged {

@@ -381,6 +381,13 @@ fn lift(top: &OwnedFd, from: &OwnedFd, name: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
+/// Says whether nobody holds a lock on a file; one that cannot be opened counts as held.
+pub fn is_unlocked(path: &Path) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
 /// Says whether this process may give files to other users: root, with more than one id mapped.
 pub fn can_chown() -> bool {
     if rustix::process::geteuid().as_raw() != 0 {
