@@ -145,6 +145,9 @@ mod active {
             && *point == text
             && settings.passed.fetch_add(1, Ordering::SeqCst) + 1 == *nth
         {
+            if let Some(mut trace) = settings.trace.as_ref() {
+                let _ = trace.write_all(format!("killed at {text}\n").as_bytes());
+            }
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             // the signal takes this thread, too, before it does anything more
             loop {

@@ -1,6 +1,7 @@
 //! The small things of the store that are plain files: volumes, networks, contexts, drafts, shared bodies, leftovers.
 
 use super::{CheckError, Cure, Finding};
+use crate::runtime::volumes::Volumes;
 use crate::store::{Store, StoreError};
 use crate::sys::fsutil;
 use std::path::Path;
@@ -84,8 +85,8 @@ fn json_files(
 }
 
 fn volumes(store: &Store, out: &mut Vec<Finding>) -> Result<(), CheckError> {
+    Volumes::new(store).sweep()?;
     for name in names(&store.root().join("volumes"))? {
-        let dir = store.root().join("volumes").join(&name);
         let rel = format!("volumes/{name}/volume.json");
         let described = store.read(&rel, LIMIT).ok().flatten();
         let finding = |wrong: String, cure| Finding { what: format!("volume {name}"), wrong, cure };
@@ -94,10 +95,6 @@ fn volumes(store: &Store, out: &mut Vec<Finding>) -> Result<(), CheckError> {
             Some(Err(error)) => {
                 let cure = Cure::Remove(rel.into(), "--repair removes what was said of it; its files stay");
                 out.push(finding(format!("its description is damaged: {error}"), cure));
-            }
-            None if names(&dir)?.is_empty() => {
-                let path = Path::new("volumes").join(&name);
-                out.push(finding("it was never finished".into(), Cure::Remove(path, "--repair removes it")));
             }
             None => {}
         }

@@ -78,6 +78,7 @@ pub(super) fn closure(infos: &[SnapshotInfo], roots: &[ResultId]) -> HashSet<Res
 impl Collector {
     /// Takes stock. Snapshots that vanish meanwhile are left out.
     pub(super) fn stock(&self) -> Result<Stock, GcError> {
+        self.snapshots.forget_arrived();
         // before the list of images: what is committed later is held by its maker until an image names it
         let infos = self.snapshots.list()?;
         let roots = roots(&self.images, &self.snapshots)?;

@@ -178,6 +178,24 @@ impl Volumes {
         Ok(users)
     }
 
+    /// Removes directories of volumes that a killed command did not get to make.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn sweep(&self) -> Result<(), RunError> {
+        let dir = self.store.root().join("volumes");
+        for entry in std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if VolumeName::parse(name.as_bytes()).is_some()
+                && let Some(_alone) = self.store.try_lock(&lock_name(&name), LockKind::Exclusive)?
+            {
+                // one with anything in it stays
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a volume that no container uses.
     ///
     /// # Errors

@@ -248,6 +248,18 @@ impl Snapshots {
         let _ = std::fs::remove_file(self.absent_path(id));
     }
 
+    /// Forgets what is known of snapshots that are here by now: a kill comes between their arrival and this.
+    pub fn forget_arrived(&self) {
+        for entry in std::fs::read_dir(self.inner.store.path("absent")).into_iter().flatten().flatten() {
+            let id = entry.file_name().to_str().and_then(|name| name.parse::<ResultId>().ok());
+            if let Some(id) = id
+                && matches!(self.read_record(&id), Ok(Some(_)))
+            {
+                self.forget_absent(&id);
+            }
+        }
+    }
+
     /// Forgets all snapshots that are elsewhere and that neither one of `roots` is or stands on. What was noted within
     /// the last day stays.
     pub fn forget_unneeded(&self, roots: &[ResultId]) {

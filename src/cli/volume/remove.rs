@@ -72,6 +72,7 @@ pub(in crate::cli) fn prune_volumes(
     wanted: &[Wanted],
 ) -> Result<(Vec<String>, u64), CliError> {
     let volumes = open(ctx)?;
+    volumes.sweep().map_err(failed)?;
     let users = volumes.users().map_err(failed)?;
     let (mut gone, mut bytes) = (Vec::new(), 0_u64);
     for info in volumes.list().map_err(failed)? {
