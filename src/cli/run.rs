@@ -6,7 +6,7 @@ use crate::progress::tty::Tty;
 use crate::runtime::signals::Forwarder;
 use crate::runtime::{
     Attachment, Client, Containers, DetachKeys, Parting, Record, RunError, RunRequest, Streams, create,
-    follow, terminal,
+    create_to_start, follow, terminal,
 };
 use crate::snapshot::Snapshots;
 use clap::{ArgAction, Args};
@@ -69,7 +69,7 @@ fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
     let request = described.request(&args.flags, &store, &images, ctx)?;
     let containers = Containers::new(&store);
     let live = show_fetches(&request, &snapshots);
-    let record = create(&request, &containers, &snapshots).map_err(run_error)?;
+    let (record, starting) = create_to_start(&request, &containers, &snapshots).map_err(run_error)?;
     drop(live);
     if let Some(signal) = signals.as_ref().and_then(Forwarder::interrupted) {
         if record.auto_remove
@@ -83,6 +83,7 @@ fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
     let streams = (!detached).then_some(Streams { stdin, stdout, stderr });
     let started = client.start(&containers, &record.id, streams, terminal::size(), &mut super::talk);
     started.map_err(run_error)?;
+    drop(starting);
     // with the input alone nobody sees the end
     if detached || stdin && !(stdout || stderr) {
         ctx.out.line(record.id.as_str())?;

@@ -643,7 +643,24 @@ fn damage_is_found() {
     // it can still lose its name
     assert_eq!(space.images.remove("app:v1", false, &|_| None).unwrap().len(), 1);
     fs::write(&config, &good).unwrap();
-    fs::write(space.path("store/images/index.json"), "{").unwrap();
+    let list = space.path("store/images/index.json");
+    let names = || space.images.list().unwrap().images.len();
+    let before = names();
+    // a changed letter in a name is damage, too; the copy serves until both are written anew
+    let text = fs::read_to_string(&list).unwrap();
+    for damage in ["{".to_owned(), text.replacen("base", "bass", 1), String::new()] {
+        fs::write(&list, damage).unwrap();
+        assert_eq!((names(), space.images.audit().len()), (before, 1));
+    }
+    fs::remove_file(&list).unwrap();
+    assert_eq!(names(), before);
+    assert_eq!(space.images.remake_list().unwrap(), before);
+    assert!(space.images.audit().is_empty());
+    for file in ["index.json", "index.copy.json"] {
+        fs::write(list.with_file_name(file), "{").unwrap();
+    }
     let error = space.images.list().unwrap_err().to_string();
-    assert!(error.contains("index.json is damaged") && error.contains("move it away"), "{error}");
+    assert!(error.contains("index.json is damaged") && error.contains("system check --repair"), "{error}");
+    assert_eq!(space.images.remake_list().unwrap(), before);
+    assert!(space.images.list().unwrap().images.iter().all(|image| image.names.is_empty()));
 }

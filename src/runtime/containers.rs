@@ -6,6 +6,7 @@
 //!     state.json        what changes in its life, replaced by rename
 //!     top               the snapshot that it stands on: a root for garbage collection
 //!     lock              held by the monitor as long as it lives
+//!     starting          held by a `run` until the monitor has the lock
 //!     socket            where the monitor listens
 //!     <id>-json.log     what it wrote
 //!     fs/ work/         its writable layer
@@ -281,6 +282,12 @@ impl Containers {
         Ok(Lock::on(file, LockKind::Exclusive).map_err(StoreError::io("lock", &path))?)
     }
 
+    /// Says whether a command has just made a container and is about to start it.
+    pub fn is_starting(&self, id: &ContainerId) -> bool {
+        let path = self.dir(id).join(STARTING);
+        path.exists() && !fsutil::is_unlocked(&path)
+    }
+
     /// Writes what a container was made with.
     pub(super) fn save_record(&self, record: &Record) -> Result<(), RunError> {
         Ok(self.store.write_atomic(&Self::rel(&record.id, "config.json"), &to_json(record)?, false)?)
@@ -365,6 +372,17 @@ impl Containers {
         fsutil::remove_tree(&path).map_err(StoreError::io("remove", &path))?;
         Ok(())
     }
+}
+
+/// Held by a command that has made a container to start it.
+const STARTING: &str = "starting";
+
+/// Says in a container's directory that it is about to be started, until what is given is dropped.
+pub(super) fn hold_starting(dir: &Path) -> Result<Option<Lock>, RunError> {
+    let path = dir.join(STARTING);
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(StoreError::io("make", &path))?;
+    Ok(Lock::on(file, LockKind::Exclusive).map_err(StoreError::io("lock", &path))?)
 }
 
 fn to_json<T: serde::Serialize>(what: &T) -> Result<Vec<u8>, RunError> {

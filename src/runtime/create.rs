@@ -2,7 +2,7 @@
 
 use super::config::{ContainerConfig, Overrides};
 use super::confinement::Confinement;
-use super::containers::Containers;
+use super::containers::{self, Containers};
 use super::log::LogConfig;
 use super::network::NetworkRequest;
 use super::record::Record;
@@ -14,6 +14,7 @@ use crate::image::Image;
 use crate::network::ContainerNetwork;
 use crate::oci::Healthcheck;
 use crate::snapshot::Snapshots;
+use crate::store::Lock;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -72,6 +73,28 @@ pub fn create(
     containers: &Containers,
     snapshots: &Snapshots,
 ) -> Result<Record, RunError> {
+    make(request, containers, snapshots, false).map(|(record, _)| record)
+}
+
+/// Makes a container that is about to be started: as long as what is given beside the record is held, no clean-up takes
+/// it for one that is not used.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_to_start(
+    request: &RunRequest,
+    containers: &Containers,
+    snapshots: &Snapshots,
+) -> Result<(Record, Option<Lock>), RunError> {
+    make(request, containers, snapshots, true)
+}
+
+fn make(
+    request: &RunRequest,
+    containers: &Containers,
+    snapshots: &Snapshots,
+    starts: bool,
+) -> Result<(Record, Option<Lock>), RunError> {
     let id = ContainerId::random()?;
     let hostname = hostname(request, &id)?;
     let config = ContainerConfig::new(&request.image.config.config, &request.process, &hostname)?;
@@ -83,6 +106,7 @@ pub fn create(
         .create(&dir)
         .map_err(RunError::io("make the container's directory"))?;
     snapshots.make_writable(&dir, &parent)?;
+    let starting = if starts { containers::hold_starting(&dir)? } else { None };
     fault::point("container.staged");
     let inherited = inherited(request, containers)?;
     let mounts = mounts::prepare(&request.volumes, inherited, &config.volumes, &parent, store)?;
@@ -123,7 +147,7 @@ pub fn create(
         Ok(record) => super::record_event(containers, record, "create", &[]),
         Err(_) => mounts::remove_anonymous(store, &mounts),
     }
-    made
+    made.map(|record| (record, starting))
 }
 
 /// Gives the mounts of the containers of `--volumes-from`.

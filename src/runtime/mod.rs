@@ -42,7 +42,7 @@ pub use client::{Client, Ended};
 pub use config::{ContainerConfig, Overrides};
 pub use confinement::Confinement;
 pub use containers::{Container, Containers};
-pub use create::{RunRequest, create};
+pub use create::{RunRequest, create, create_to_start};
 pub use detach::DetachKeys;
 pub use error::RunError;
 pub use monitor::{EventQuery, EventReader, monitor_main, record_event};

@@ -6,7 +6,7 @@ use crate::digest::Digest;
 use crate::fault;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -103,8 +103,15 @@ impl Blobs {
     pub fn digest_of(&self, digest: &Digest) -> Result<Digest, StoreError> {
         let path = self.path(digest);
         let (mut file, mut sum) = (self.open(digest)?, Sha256::new());
-        io::copy(&mut file, &mut sum).map_err(StoreError::io("read", &path))?;
-        Ok(Digest::from_sha256(sum.finalize().into()))
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Digest::from_sha256(sum.finalize().into())),
+                Ok(n) => sum.update(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(StoreError::io("read", &path)(e)),
+            }
+        }
     }
 
     /// Lists all sha256 blobs, in no order.

@@ -9,9 +9,6 @@ use crate::runtime::{Container, Containers, Status};
 use clap::Args;
 use std::process::ExitCode;
 
-/// Longer than any container takes from being made to being started, in seconds.
-const STARTING: i64 = 300;
-
 /// `container prune`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PruneArgs {
@@ -47,21 +44,15 @@ pub(in crate::cli) fn prune(
     let (mut removed, mut bytes) = (Vec::new(), 0u64);
     let all = containers.list().map_err(super::failure)?;
     let idle = |c: &Container| matches!(c.state.status, Status::Created | Status::Exited | Status::Dead);
-    for container in all.into_iter().filter(|c| idle(c) && !is_starting(c) && fits(c)) {
+    for container in all.into_iter().filter(|c| idle(c) && fits(c)) {
         let (id, size) = (container.record.id.to_string(), super::ps::written(&container));
         // one that somebody starts at this moment stays
-        if remove::remove(containers, container, false, false).is_ok() {
+        if !containers.is_starting(&container.record.id)
+            && remove::remove(containers, container, false, false).is_ok()
+        {
             removed.push(id);
             bytes = bytes.saturating_add(size);
         }
     }
     Ok((removed, bytes))
-}
-
-/// Whether a `run --rm` has made it just now and is about to start it: it would fail for want of its own container.
-fn is_starting(container: &Container) -> bool {
-    let created = i64::try_from(container.record.created / 1_000_000_000).unwrap_or(0);
-    container.state.status == Status::Created
-        && container.record.auto_remove
-        && now().saturating_sub(created) < STARTING
 }
