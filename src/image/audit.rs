@@ -62,15 +62,17 @@ impl Images {
             let lost = needs.results.iter().find(|id| !self.snapshots.stands(id))?;
             return Some((format!("the result {lost} of its build is gone"), Mend::Nothing));
         }
-        let image = match self.read_image(entry, &[]) {
-            Ok(image) => image,
+        // of several under one name each
+        let members = match self.read_image(entry, &[]).and_then(|image| self.members(&image)) {
+            Ok(members) => members,
             Err(error) => return Some((error.to_string(), Mend::Nothing)),
         };
-        if self.snapshots.stands(&image.top()) {
-            return None;
-        }
-        match self.lost_layer(&image) {
-            Some(n) => Some((words(&image, n), Mend::Nothing)),
+        let broken: Vec<&Image> =
+            members.iter().map(|(_, image)| image).filter(|i| !self.snapshots.stands(&i.top())).collect();
+        let lost = broken.iter().find_map(|image| Some(words(image, self.lost_layer(image)?)));
+        match lost {
+            Some(wrong) => Some((wrong, Mend::Nothing)),
+            None if broken.is_empty() => None,
             None => {
                 let wrong = "a layer is not unpacked any more; its blob is here".to_owned();
                 Some((wrong, Mend::Unpack(Box::new(entry.clone()))))
@@ -125,7 +127,11 @@ impl Images {
     /// # Errors
     /// As [`Images::mend`].
     pub fn mend_entry(&self, entry: &Descriptor) -> Result<bool, ImageError> {
-        self.mend(&self.read_image(entry, &[])?)
+        let mut done = false;
+        for (_, image) in self.members(&self.read_image(entry, &[])?)? {
+            done |= self.mend(&image)?;
+        }
+        Ok(done)
     }
 
     /// Mends all images that can be mended; gives whether any was.
@@ -156,10 +162,11 @@ impl Images {
         })
     }
 
-    /// Finds the blobs that are manifests of images whose config is here.
+    /// Finds the blobs that are manifests of images whose config is here, and the indexes of such; what an index leads to
+    /// needs no entry of its own.
     fn manifests_here(&self) -> Result<Vec<Descriptor>, ImageError> {
         let blobs = self.store.blobs();
-        let mut found = Vec::new();
+        let (mut found, mut inside) = (Vec::new(), HashSet::new());
         for digest in blobs.list()? {
             if blobs.size(&digest)? > DOCUMENT {
                 continue;
@@ -168,12 +175,20 @@ impl Images {
             if !bytes.starts_with(b"{") {
                 continue;
             }
-            let Ok(Document::Manifest(manifest)) = documents::parse_document(&bytes, "") else { continue };
-            if blobs.has(&manifest.config.digest) {
-                let kind = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
-                found.push(documents::describe(kind, &bytes));
+            match documents::parse_document(&bytes, "") {
+                Ok(Document::Manifest(manifest)) if blobs.has(&manifest.config.digest) => {
+                    let kind = manifest.media_type.as_deref().unwrap_or(media_type::MANIFEST);
+                    found.push(documents::describe(kind, &bytes));
+                }
+                Ok(Document::Index(index)) if index.manifests.iter().all(|m| blobs.has(&m.digest)) => {
+                    let kind = index.media_type.as_deref().unwrap_or(media_type::INDEX);
+                    found.push(documents::describe(kind, &bytes));
+                    inside.extend(index.manifests.into_iter().map(|manifest| manifest.digest));
+                }
+                _ => {}
             }
         }
+        found.retain(|entry| !inside.contains(&entry.digest));
         Ok(found)
     }
 
