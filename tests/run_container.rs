@@ -243,7 +243,8 @@ fn what_is_not_available_is_refused_by_name() {
     for (flags, words) in [
         (&["--restart", "sometimes"][..], &["--restart", "unless-stopped"][..]),
         (&["--restart", "always"], &["--restart and --rm"]),
-        (&["--pid", "container:x"], &["--pid", "not available"]),
+        (&["--pid", "its"], &["--pid", "not available"]),
+        (&["--pid", "container:x"], &["No such container: x"]),
         (&["--log-driver", "syslog"], &["json-file"]),
         (&["--gpus", "all"], &["--gpus"]),
         (&["--platform", "linux/s390x", "--pull", "never"], &["linux/s390x", "platform"]),
@@ -284,4 +285,75 @@ fn info_says_what_is_there_and_what_is_missing() {
     );
     let version = space.rbuild(["version"]).ok().stdout;
     assert!(version.starts_with(concat!("rbuild ", env!("CARGO_PKG_VERSION"))), "{version}");
+}
+
+/// As root and as an ordinary user, whose containers share a user namespace for it.
+#[test]
+fn process_ids_and_memory_of_another_container_are_shared() {
+    for space in [Some(TestSpace::new()), TestSpace::rootless()].into_iter().flatten() {
+        let space = space.with_busybox();
+        let start = |name: &str, flags: &[&str]| {
+            let args = ["run", "-d", "--network", "none", "--name", name];
+            space.rbuild([&args, flags, &["busybox", "sleep", "3600"]].concat()).ok();
+        };
+        let says = |flags: &[&str], script: &str| {
+            let args = ["run", "--rm", "--network", "none"];
+            space.rbuild([&args, flags, &["busybox", "sh", "-c", script]].concat()).ok().stdout
+        };
+        start("one", &["--ipc", "shareable"]);
+        let own = says(&[], "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc");
+        let of = |kind: &str| {
+            space.rbuild(["exec", "one", "readlink", &format!("/proc/self/ns/{kind}")]).ok().stdout
+        };
+        assert!(!own.contains(&of("pid")) && !own.contains(&of("ipc")), "{own}");
+        assert_eq!(says(&["--pid", "container:one"], "readlink /proc/self/ns/pid"), of("pid"));
+        assert!(says(&["--pid", "container:one"], "ps").contains("sleep 3600"));
+        space.rbuild(["exec", "one", "sh", "-c", "echo shared > /dev/shm/note"]).ok();
+        let both = ["--ipc", "container:one", "--pid", "container:one"];
+        assert_eq!(
+            says(&both, "cat /dev/shm/note; readlink /proc/self/ns/ipc"),
+            format!("shared\n{}", of("ipc"))
+        );
+        // each has its own end
+        start("two", &["--pid", "container:one"]);
+        assert_eq!(
+            space.rbuild(["inspect", "-f", "{{.HostConfig.PidMode}}", "two"]).ok().stdout,
+            "container:one\n"
+        );
+        space.rbuild(["stop", "two"]).ok();
+        let code = space.rbuild(["inspect", "-f", "{{.State.ExitCode}}", "two"]).ok().stdout;
+        assert_eq!(code, "143\n", "it is no process 1, so it hears SIGTERM");
+        assert!(!of("pid").is_empty());
+        space.rbuild(["stop", "-t", "0", "one"]).ok();
+        space.rbuild(["start", "two"]).refuses(1, &["cannot join PID of a non running container"]);
+        let gone = ["run", "--rm", "--ipc", "container:nobody", "busybox", "true"];
+        space.rbuild(gone).refuses(125, &["nobody"]);
+    }
+}
+
+#[test]
+fn a_filter_of_ones_own_decides_what_is_allowed() {
+    for space in [Some(TestSpace::new()), TestSpace::rootless()].into_iter().flatten() {
+        let space = space.with_busybox();
+        let file = space.write(
+            "profile.json",
+            r#"{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"], "syscalls": [
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
+                {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 1, "value": 10, "op": "SCMP_CMP_EQ"}]}]}"#,
+        );
+        let own = format!("seccomp={}", file.display());
+        let run = |option: &str, script: &str| {
+            let args =
+                ["run", "--rm", "--network", "none", "--security-opt", option, "busybox", "sh", "-c", script];
+            space.rbuild(args)
+        };
+        run(&own, "mkdir /x").refuses(1, &["No space left on device"]);
+        run(&own, "sleep 9 & kill -USR1 $!").refuses(1, &["not permitted"]);
+        run(&own, "sleep 9 & kill -USR2 $!").ok();
+        run("seccomp=unconfined", "mkdir /x").ok();
+        run("seccomp=/no/such/file", "true").refuses(125, &["/no/such/file", "No such file"]);
+        let bad = space.write("bad.json", r#"{"defaultAction": "SCMP_ACT_DANCE"}"#);
+        run(&format!("seccomp={}", bad.display()), "true").refuses(125, &["SCMP_ACT_DANCE"]);
+        run("apparmor=unconfined", "true").ok();
+    }
 }

@@ -1,7 +1,7 @@
 //! The small languages of flags: sizes, limits, secrets, lists of `NAME=VALUE`.
 
 use super::CliError;
-use crate::sandbox::{Rlimit, RlimitKind};
+use crate::sandbox::{Rlimit, RlimitKind, SeccompProfile};
 use crate::solve::SecretSource;
 use std::path::{Path, PathBuf};
 
@@ -100,25 +100,55 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// What `--security-opt` changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Security {
     pub(super) no_new_privs: bool,
     pub(super) seccomp: bool,
+    /// A filter of the user's own.
+    pub(super) profile: Option<SeccompProfile>,
+}
+
+/// More is not read of a profile, in bytes.
+const PROFILE_LIMIT: u64 = 4 << 20;
+
+fn profile(path: &str) -> Result<SeccompProfile, CliError> {
+    use std::io::Read;
+    let bad = |why: String| CliError::new(format!("--security-opt seccomp={path}: {why}"));
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path);
+    file.and_then(|file| file.take(PROFILE_LIMIT).read_to_end(&mut text)).map_err(|e| bad(e.to_string()))?;
+    SeccompProfile::parse(&text).map_err(bad)
 }
 
 /// Reads the values of `--security-opt`.
 pub(super) fn security(options: &[String]) -> Result<Security, CliError> {
-    let mut out = Security { no_new_privs: false, seccomp: true };
+    let mut out = Security { no_new_privs: false, seccomp: true, profile: None };
     for option in options {
-        match option.replacen(':', "=", 1).as_str() {
+        // the colon is docker's older way
+        let colon = option.find(':').filter(|at| !option[..*at].contains('='));
+        let option = match colon {
+            Some(at) => format!("{}={}", &option[..at], &option[at + 1..]),
+            None => option.clone(),
+        };
+        if let Some(path) =
+            option.strip_prefix("seccomp=").filter(|path| !matches!(*path, "unconfined" | "builtin"))
+        {
+            out.profile = Some(profile(path)?);
+            continue;
+        }
+        match option.as_str() {
             "no-new-privileges" | "no-new-privileges=true" => out.no_new_privs = true,
             "no-new-privileges=false" => out.no_new_privs = false,
             "seccomp=unconfined" => out.seccomp = false,
+            "seccomp=builtin" => {}
             // no such label is set in the first place
-            "apparmor=unconfined" | "label=disable" => {}
+            "apparmor=unconfined" => {}
+            // as docker does where there is no SELinux
+            label if label.starts_with("label=") && !Path::new("/sys/fs/selinux/enforce").exists() => {}
+            "label=disable" => {}
             _ => {
                 return Err(CliError::new(format!("--security-opt {option:?} is not available"))
-                    .hint("no-new-privileges and seccomp=unconfined are"));
+                    .hint("no-new-privileges, seccomp=unconfined and seccomp=PROFILE.json are"));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What the process of a container may do and use.
 
-use crate::sandbox::{CapSet, DeviceSpec, IpcNamespace, Limits, PidNamespace, Rlimit};
+use crate::sandbox::{CapSet, DeviceSpec, IpcNamespace, Limits, PidNamespace, Rlimit, SeccompProfile};
 use serde::{Deserialize, Serialize};
 
 /// What the process may do and use.
@@ -19,8 +19,10 @@ pub struct Confinement {
     pub security_opt: Vec<String>,
     /// Set-user-id programs lose their power.
     pub no_new_privs: bool,
-    /// The default filter of system calls.
+    /// A filter of system calls.
     pub seccomp: bool,
+    /// The filter, if not the default one.
+    pub profile: Option<SeccompProfile>,
     /// The root file system takes no writes.
     pub readonly: bool,
     /// A small init reaps orphans.
@@ -41,8 +43,12 @@ pub struct Confinement {
     pub oom_score_adj: Option<i32>,
     /// Whose process ids.
     pub pid: PidNamespace,
+    /// Of which container, as named.
+    pub pid_of: Option<String>,
     /// Whose message queues and shared memory.
     pub ipc: IpcNamespace,
+    /// Of which container, as named.
+    pub ipc_of: Option<String>,
     /// Whether the host name is the host's own, to be changed with it.
     pub host_uts: bool,
 }
@@ -58,6 +64,7 @@ impl Default for Confinement {
             security_opt: Vec::new(),
             no_new_privs: false,
             seccomp: true,
+            profile: None,
             readonly: false,
             init: false,
             extra_groups: Vec::new(),
@@ -68,7 +75,9 @@ impl Default for Confinement {
             devices: Vec::new(),
             oom_score_adj: None,
             pid: PidNamespace::New,
+            pid_of: None,
             ipc: IpcNamespace::New,
+            ipc_of: None,
             host_uts: false,
         }
     }

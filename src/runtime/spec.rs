@@ -3,8 +3,10 @@
 use super::network::Joined;
 use super::protocol::ExecRequest;
 use super::record::Record;
-use super::{RunError, env, mounts};
-use crate::sandbox::{MountKind, MountSpec, Network, ProcessSpec, Rootfs, SandboxSpec};
+use super::{Containers, RunError, env, mounts};
+use crate::sandbox::{
+    IpcNamespace, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rootfs, SandboxSpec,
+};
 use crate::store::Store;
 
 /// Describes the sandbox of a container.
@@ -32,8 +34,14 @@ pub(super) fn sandbox(
     spec.limits = limits.limits.clone();
     spec.privileged = limits.privileged;
     spec.devices.clone_from(&limits.devices);
-    spec.pid = limits.pid;
-    spec.ipc = limits.ipc;
+    spec.pid = match &limits.pid_of {
+        Some(other) => PidNamespace::Of(first_process(store, other, "PID")?),
+        None => limits.pid,
+    };
+    spec.ipc = match &limits.ipc_of {
+        Some(other) => IpcNamespace::Of(first_process(store, other, "IPC")?),
+        None => limits.ipc,
+    };
     let mounts = mounts::specs(&record.mounts, store)?;
     let ours = [("/etc/resolv.conf", &joined.resolv_conf), ("/etc/hosts", &joined.hosts)];
     let hostname_file = [record.hostname.as_bytes(), b"\n"].concat();
@@ -46,6 +54,14 @@ pub(super) fn sandbox(
     }
     spec.mounts.extend(mounts);
     Ok(spec)
+}
+
+/// Finds the first process of a running container, whose namespace of a kind another one joins.
+fn first_process(store: &Store, other: &str, kind: &str) -> Result<u32, RunError> {
+    let found = Containers::new(store).find(other)?;
+    found.live_pid().ok_or_else(|| {
+        RunError::Refused(format!("cannot join {kind} of a non running container: {}", found.record.id))
+    })
 }
 
 /// Lays links under the container's own variables.
@@ -71,6 +87,7 @@ fn process(record: &Record) -> ProcessSpec {
     process.capabilities = limits.capabilities;
     process.no_new_privs = limits.no_new_privs;
     process.seccomp = limits.seccomp;
+    process.profile.clone_from(&limits.profile);
     process.rlimits.clone_from(&limits.rlimits);
     process.init = limits.init;
     process.oom_score_adj = limits.oom_score_adj;

@@ -46,6 +46,7 @@ pub use launcher::{Launcher, Running, Stdio};
 pub use nursery::Nursery;
 pub use probe::{Feature, probe, try_overlay};
 pub use rootfs::open_rootfs;
+pub use seccomp::SeccompProfile;
 pub use spec::{
     DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
     RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,

@@ -10,12 +10,37 @@ use super::host::Host;
 use super::launcher::{Running, Stdio, changes_of};
 use super::message::{self, Job, Task};
 use super::socket;
-use super::spec::{ProcessSpec, SandboxSpec};
+use super::spec::{PidNamespace, ProcessSpec, SandboxSpec};
 use super::wire::SharedFd;
 use crate::sys::process::{self, Cloned};
 use rustix::mount::{MountPropagationFlags, mount_change};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// The process ids of another sandbox, which the children of this process get while the value lives.
+struct LentPids {
+    own: File,
+}
+
+impl LentPids {
+    fn of(pid: u32) -> Result<Self, SandboxError> {
+        let open = |of: &str| File::open(format!("/proc/{of}/ns/pid"));
+        let enter = || -> io::Result<Self> {
+            let own = open("self")?;
+            nix::sched::setns(open(&pid.to_string())?, nix::sched::CloneFlags::CLONE_NEWPID)?;
+            Ok(Self { own })
+        };
+        enter().map_err(failed("cannot use the process ids of the other container for"))
+    }
+}
+
+impl Drop for LentPids {
+    fn drop(&mut self) {
+        // it was ours before, so it can be again
+        let _ = nix::sched::setns(&self.own, nix::sched::CloneFlags::CLONE_NEWPID);
+    }
+}
 
 /// What is known of the machine, and the right to copy this process.
 #[derive(Debug)]
@@ -53,6 +78,10 @@ impl Nursery {
         let cgroup = Cgroup::create(&spec.limits)?;
         let doors = cgroup.as_ref().map(Cgroup::doors).unwrap_or_default();
         let mut running = Running::new(cgroup, changes_of(&spec.rootfs));
+        let _lent = match spec.pid {
+            PidNamespace::Of(pid) => Some(LentPids::of(pid)?),
+            PidNamespace::New | PidNamespace::Host => None,
+        };
         self.start(&mut running, Task::Run(Box::new(spec.clone())), stdio, doors)?;
         Ok(running)
     }

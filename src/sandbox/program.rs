@@ -55,7 +55,10 @@ pub(super) fn become_user(spec: &ProcessSpec, privileged: bool, who: &Identity, 
     let entered = enter(&spec.cwd);
     // While CAP_SYS_ADMIN is still there; the filter lets all of what follows pass.
     if spec.seccomp && !privileged {
-        let filter = host.filter(spec.capabilities);
+        let filter = match &spec.profile {
+            Some(own) => own.program(spec.capabilities).into(),
+            None => host.filter(spec.capabilities),
+        };
         process::install_filter(&filter).doing(|| "install the system call filter".into())?;
     }
     set_ids(who)?;

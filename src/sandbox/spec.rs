@@ -5,6 +5,7 @@
 //! Paths of the host are `PathBuf`s, paths inside the container are bytes and are only ever resolved inside its root.
 
 use super::capability::CapSet;
+use super::seccomp::SeccompProfile;
 use super::wire::SharedFd;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -200,8 +201,10 @@ pub struct ProcessSpec {
     pub capabilities: CapSet,
     /// Whether set-user-id programs lose their power.
     pub no_new_privs: bool,
-    /// Whether the default system call filter applies; `privileged` overrides.
+    /// Whether a system call filter applies; `privileged` overrides.
     pub seccomp: bool,
+    /// The filter, if not the default one.
+    pub profile: Option<SeccompProfile>,
     /// Limits of the process. A limit above what this machine lets us set is lowered to that.
     pub rlimits: Vec<Rlimit>,
     /// File mode creation mask; docker uses 0022.
@@ -227,6 +230,7 @@ impl ProcessSpec {
             capabilities: CapSet::DEFAULT,
             no_new_privs: false,
             seccomp: true,
+            profile: None,
             rlimits: Vec::new(),
             umask: 0o022,
             init: false,
@@ -326,6 +330,8 @@ pub enum PidNamespace {
     New,
     /// The host's (`--pid=host`). The end of the first process does not end its children then.
     Host,
+    /// Those of this process, for the sandboxes of a [`super::Nursery`]; the same holds.
+    Of(u32),
 }
 
 /// The System V and POSIX message queues a sandbox sees.
@@ -336,6 +342,8 @@ pub enum IpcNamespace {
     New,
     /// The host's, with the host's `/dev/shm` (`--ipc=host`).
     Host,
+    /// Those of this process, with its `/dev/shm`.
+    Of(u32),
 }
 
 /// Resource limits of all processes of a sandbox together. `None` means no limit. A limit that this machine cannot

@@ -83,6 +83,9 @@ impl HostParts {
                     place("/dev/shm").map_err(io::Error::from).and_then(|shm| mount::clone_tree(shm, false));
                 Some(shm.doing(|| "take the host's /dev/shm".into())?)
             }
+            IpcNamespace::Of(pid) => Some(
+                share_memory(pid).doing(|| "share the memory and queues of the other container".into())?,
+            ),
         };
         Ok(Self { nodes, hosts_nodes: true, devices, sys, shm })
     }
@@ -109,6 +112,20 @@ impl HostParts {
     fn null(&self) -> io::Result<OwnedFd> {
         self.node(0)
     }
+}
+
+/// Joins the IPC namespace of a process, and gives a mount of its `/dev/shm`.
+fn share_memory(pid: u32) -> io::Result<OwnedFd> {
+    let open = |of: &str, what: &str| std::fs::File::open(format!("/proc/{of}/ns/{what}"));
+    let (own, theirs) = (open("self", "mnt")?, open(&pid.to_string(), "mnt")?);
+    nix::sched::setns(open(&pid.to_string(), "ipc")?, nix::sched::CloneFlags::CLONE_NEWIPC)?;
+    // a mount can only be copied by somebody who is where it is
+    nix::sched::setns(theirs, nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let shm = fs::open("/dev/shm", PLACE | OFlags::DIRECTORY, Mode::empty())
+        .map_err(io::Error::from)
+        .and_then(|shm| mount::clone_tree(shm, false));
+    nix::sched::setns(own, nix::sched::CloneFlags::CLONE_NEWNS)?;
+    shm
 }
 
 /// Opens a node of the host's `/dev` and makes sure that it is the device it should be.
@@ -304,7 +321,7 @@ pub(super) fn dev(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, hos
     };
     attach_dir(&dev, "shm", &shm).doing(|| "mount /dev/shm".into())?;
     // A kernel without message queues is fine.
-    if spec.ipc == IpcNamespace::New
+    if spec.ipc != IpcNamespace::Host
         && let Ok(queues) = new_fs("mqueue", &[], INERT)
     {
         attach_dir(&dev, "mqueue", &queues).doing(|| "mount /dev/mqueue".into())?;

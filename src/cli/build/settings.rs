@@ -69,6 +69,10 @@ impl Settings {
             ..PlanOptions::new()
         };
         let security = values::security(&args.security_opt)?;
+        if security.profile.is_some() {
+            let error = "--security-opt seccomp=PROFILE is for containers: RUN steps have the default profile or none";
+            return Err(CliError::new(error));
+        }
         let run = RunSettings {
             network,
             extra_hosts: args.add_host.iter().map(|h| h.parse::<ExtraHost>()).collect::<Result<_, _>>()?,

@@ -225,11 +225,11 @@ fn host_config(record: &Record) -> Value {
         "DnsSearch": record.network.dns.search,
         "ExtraHosts": if hosts.is_empty() { Value::Null } else { json!(hosts) },
         "GroupAdd": strings(&confinement.extra_groups),
-        "IpcMode": if confinement.ipc == IpcNamespace::Host { "host" } else { "private" },
+        "IpcMode": mode(&confinement.ipc_of, confinement.ipc == IpcNamespace::Host, "private"),
         "Cgroup": "",
         "Links": null,
         "OomScoreAdj": confinement.oom_score_adj.unwrap_or(0),
-        "PidMode": if confinement.pid == PidNamespace::Host { "host" } else { "" },
+        "PidMode": mode(&confinement.pid_of, confinement.pid == PidNamespace::Host, ""),
         "Privileged": confinement.privileged,
         "PublishAllPorts": record.network.publish_all,
         "ReadonlyRootfs": confinement.readonly,
@@ -263,6 +263,15 @@ fn host_config(record: &Record) -> Value {
         all.extend(more);
     }
     out
+}
+
+/// How a namespace was asked for.
+fn mode(of: &Option<String>, host: bool, own: &str) -> String {
+    match of {
+        Some(name) => format!("container:{name}"),
+        None if host => "host".into(),
+        None => own.into(),
+    }
 }
 
 fn host_entry(host: &crate::network::ExtraHost) -> String {

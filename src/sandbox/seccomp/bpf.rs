@@ -7,7 +7,7 @@
 use crate::sys::process::BpfInstruction;
 
 /// What happens to a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
     Allow,
     /// The call fails with this error number.
@@ -18,6 +18,31 @@ pub(super) enum Action {
     AllowUnlessFirstIs(&'static [u32]),
     /// Allowed when the first argument is one of these.
     AllowIfFirstIs(&'static [u32]),
+    /// The kernel's number for it.
+    Return(u32),
+    /// The first of these of which all conditions hold, else the last number.
+    Cases(Vec<(Vec<Condition>, u32)>, u32),
+}
+
+/// A test of a whole argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// 0 to 5.
+    pub(super) argument: u8,
+    pub(super) is: Is,
+}
+
+/// How an argument is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) enum Is {
+    Equal(u64),
+    NotEqual(u64),
+    Less(u64),
+    AtMost(u64),
+    AtLeast(u64),
+    More(u64),
+    /// What the mask leaves is this.
+    Masked(u64, u64),
 }
 
 const EPERM: u16 = 1;
@@ -25,9 +50,14 @@ const EPERM: u16 = 1;
 const LOAD: u16 = 0x20; // ld [k]
 const JUMP: u16 = 0x05; // ja
 const IF_EQ: u16 = 0x15; // jeq #k
+const IF_GT: u16 = 0x25; // jgt #k
+const AND: u16 = 0x54; // and #k
 const IF_GE: u16 = 0x35; // jge #k
 const IF_SET: u16 = 0x45; // jset #k
 const RETURN: u16 = 0x06;
+
+/// A jump that leads out of the conditions of a case; its distance is filled in when they are complete.
+const NEXT: u8 = u8::MAX;
 
 /// Offsets in `struct seccomp_data`; an argument's low half comes first on all our architectures.
 const NUMBER: u32 = 0;
@@ -57,7 +87,7 @@ pub(super) fn program(arches: &[(u32, Vec<(u32, Action)>)]) -> Vec<BpfInstructio
 
 fn search(runs: &Runs) -> Vec<BpfInstruction> {
     if let [(_, action)] = runs {
-        return leaf(*action);
+        return leaf(action);
     }
     let middle = runs.len() / 2;
     let (low, high) = (search(&runs[..middle]), search(&runs[middle..]));
@@ -72,7 +102,7 @@ fn search(runs: &Runs) -> Vec<BpfInstruction> {
     out
 }
 
-fn leaf(action: Action) -> Vec<BpfInstruction> {
+fn leaf(action: &Action) -> Vec<BpfInstruction> {
     let fail = |errno: u16| op(RETURN, ERRNO | u32::from(errno));
     let allow = op(RETURN, ALLOW);
     let compare = |values: &[u32], equal: BpfInstruction, other: BpfInstruction| {
@@ -84,12 +114,67 @@ fn leaf(action: Action) -> Vec<BpfInstruction> {
     };
     match action {
         Action::Allow => vec![allow],
-        Action::Fail(errno) => vec![fail(errno)],
+        Action::Fail(errno) => vec![fail(*errno)],
         Action::AllowUnlessFirstHas(mask) => {
-            vec![op(LOAD, FIRST_ARG), test(IF_SET, mask, 0, 1), fail(EPERM), allow]
+            vec![op(LOAD, FIRST_ARG), test(IF_SET, *mask, 0, 1), fail(EPERM), allow]
         }
         Action::AllowUnlessFirstIs(values) => compare(values, fail(EPERM), allow),
         Action::AllowIfFirstIs(values) => compare(values, allow, fail(EPERM)),
+        Action::Return(number) => vec![op(RETURN, *number)],
+        Action::Cases(cases, last) => {
+            let mut out: Vec<_> =
+                cases.iter().flat_map(|(conditions, number)| case(conditions, *number)).collect();
+            out.push(op(RETURN, *last));
+            out
+        }
+    }
+}
+
+fn case(conditions: &[Condition], number: u32) -> Vec<BpfInstruction> {
+    let mut out: Vec<_> = conditions.iter().flat_map(|condition| holds(*condition)).collect();
+    out.push(op(RETURN, number));
+    let end = out.len();
+    for (at, instruction) in out.iter_mut().enumerate() {
+        // six conditions of six instructions each, so it fits
+        let distance = (end - at - 1) as u8;
+        for jump in [&mut instruction.jt, &mut instruction.jf] {
+            if *jump == NEXT {
+                *jump = distance;
+            }
+        }
+    }
+    out
+}
+
+/// Goes on where the condition holds and to `NEXT` where it does not. The kernel compares 32 bits at a time.
+fn holds(Condition { argument, is }: Condition) -> Vec<BpfInstruction> {
+    let at = FIRST_ARG + 8 * u32::from(argument);
+    let (low, high) = (op(LOAD, at), op(LOAD, at + 4));
+    let halves = |value: u64| ((value & 0xffff_ffff) as u32, (value >> 32) as u32);
+    match is {
+        Is::Equal(value) => {
+            let (l, h) = halves(value);
+            vec![high, test(IF_EQ, h, 0, NEXT), low, test(IF_EQ, l, 0, NEXT)]
+        }
+        Is::NotEqual(value) => {
+            let (l, h) = halves(value);
+            vec![high, test(IF_EQ, h, 0, 2), low, test(IF_EQ, l, NEXT, 0)]
+        }
+        Is::AtLeast(value) | Is::More(value) => {
+            let (l, h) = halves(value);
+            let last = if matches!(is, Is::More(_)) { IF_GT } else { IF_GE };
+            vec![high, test(IF_GT, h, 3, 0), test(IF_EQ, h, 0, NEXT), low, test(last, l, 0, NEXT)]
+        }
+        Is::Less(value) | Is::AtMost(value) => {
+            let (l, h) = halves(value);
+            let last = if matches!(is, Is::AtMost(_)) { IF_GT } else { IF_GE };
+            vec![high, test(IF_GT, h, NEXT, 0), test(IF_EQ, h, 0, 2), low, test(last, l, NEXT, 0)]
+        }
+        Is::Masked(mask, value) => {
+            let ((ml, mh), (l, h)) = (halves(mask), halves(value));
+            let upper = [high, op(AND, mh), test(IF_EQ, h, 0, NEXT)];
+            upper.into_iter().chain([low, op(AND, ml), test(IF_EQ, l, 0, NEXT)]).collect()
+        }
     }
 }
 
@@ -107,6 +192,15 @@ pub(super) mod tests {
 
     /// Runs a program as the kernel does; the action's number is the result.
     pub(in super::super) fn run(program: &[BpfInstruction], arch: u32, number: u32, first_arg: u32) -> u32 {
+        run_with(program, arch, number, [first_arg.into(), 0, 0, 0, 0, 0])
+    }
+
+    pub(in super::super) fn run_with(
+        program: &[BpfInstruction],
+        arch: u32,
+        number: u32,
+        args: [u64; 6],
+    ) -> u32 {
         let (mut at, mut acc) = (0, 0);
         loop {
             let i = program[at];
@@ -116,9 +210,15 @@ pub(super) mod tests {
                     acc = match i.k {
                         NUMBER => number,
                         ARCH => arch,
-                        FIRST_ARG => first_arg,
-                        other => panic!("load of {other}"),
+                        other => {
+                            let half = (other - FIRST_ARG) / 4;
+                            (args[half as usize / 2] >> (32 * (half % 2))) as u32
+                        }
                     };
+                    continue;
+                }
+                AND => {
+                    acc &= i.k;
                     continue;
                 }
                 JUMP => {
@@ -129,6 +229,7 @@ pub(super) mod tests {
                 IF_EQ => acc == i.k,
                 IF_GE => acc >= i.k,
                 IF_SET => acc & i.k != 0,
+                IF_GT => acc > i.k,
                 other => panic!("instruction {other:#x}"),
             };
             at += usize::from(if holds { i.jt } else { i.jf });
@@ -150,7 +251,7 @@ pub(super) mod tests {
 
     #[test]
     fn arguments_decide() {
-        let at = |action, arg| run(&program(&[(7, vec![(0, action)])]), 7, 0, arg);
+        let at = |action: Action, arg| run(&program(&[(7, vec![(0, action)])]), 7, 0, arg);
         let refused = ERRNO | 1;
         assert_eq!(at(Action::AllowUnlessFirstHas(0x6), 0x9), ALLOW);
         assert_eq!(at(Action::AllowUnlessFirstHas(0x6), 0x4), refused);
@@ -158,6 +259,30 @@ pub(super) mod tests {
             let (yes, no) = if inside { (ALLOW, refused) } else { (refused, ALLOW) };
             assert_eq!(at(Action::AllowIfFirstIs(&[3, 5]), arg), yes);
             assert_eq!(at(Action::AllowUnlessFirstIs(&[3, 5]), arg), no);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whole_arguments_are_compared(value: u64, near in -2i64..3, mask: u64, other: u64, argument in 0u8..6) {
+            for arg in [value.wrapping_add_signed(near), other, value ^ (1 << 40)] {
+                for (is, want) in [
+                    (Is::Equal(value), arg == value),
+                    (Is::NotEqual(value), arg != value),
+                    (Is::Less(value), arg < value),
+                    (Is::AtMost(value), arg <= value),
+                    (Is::AtLeast(value), arg >= value),
+                    (Is::More(value), arg > value),
+                    (Is::Masked(mask, value & mask), arg & mask == value & mask),
+                ] {
+                    let both = vec![Condition { argument, is }, Condition { argument, is }];
+                    let cases = Action::Cases(vec![(both, 5)], 9);
+                    let mut args = [1; 6];
+                    args[usize::from(argument)] = arg;
+                    let got = run_with(&program(&[(7, vec![(0, cases)])]), 7, 0, args);
+                    proptest::prop_assert_eq!(got, if want { 5 } else { 9 }, "{:?} of {:#x}", is, arg);
+                }
+            }
         }
     }
 }

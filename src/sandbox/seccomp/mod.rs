@@ -5,12 +5,15 @@
 //! for one architecture, which kills 32-bit programs and costs more at each start of a step; hence [`bpf`].
 
 mod bpf;
+mod custom;
 mod table;
 
 use super::capability::CapSet;
 use crate::sys::process::BpfInstruction;
 use bpf::Action;
 use std::collections::BTreeMap;
+
+pub use custom::SeccompProfile;
 
 /// The condition on which a listed call is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +68,7 @@ fn runs(column: usize, caps: CapSet) -> Vec<(u32, Action)> {
         }
     };
     for number in 0..=table::NEWEST {
-        push(number, listed.get(&number).copied().unwrap_or(Action::Fail(EPERM)));
+        push(number, listed.get(&number).cloned().unwrap_or(Action::Fail(EPERM)));
     }
     push(table::NEWEST + 1, Action::Fail(ENOSYS));
     runs

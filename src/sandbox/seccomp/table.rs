@@ -430,3 +430,69 @@ pub(super) const CALLS: &[(&str, Rule, [u32; 3])] = &[
     ("riscv_flush_icache", Always, [NONE, NONE, 259]),
     ("riscv_hwprobe", Always, [NONE, NONE, 258]),
 ];
+
+/// Calls that the default profile never allows, for profiles of the user's own.
+#[rustfmt::skip]
+pub(super) const OTHERS: &[(&str, [u32; 3])] = &[
+    ("_sysctl", [156, 149, NONE]),
+    ("add_key", [248, 286, 217]),
+    ("afs_syscall", [183, 137, NONE]),
+    ("bdflush", [NONE, 134, NONE]),
+    ("break", [NONE, 17, NONE]),
+    ("create_module", [174, 127, NONE]),
+    ("ftime", [NONE, 35, NONE]),
+    ("get_kernel_syms", [177, 130, NONE]),
+    ("getpmsg", [181, 188, NONE]),
+    ("gtty", [NONE, 32, NONE]),
+    ("idle", [NONE, 112, NONE]),
+    ("io_uring_enter", [426, 426, 426]),
+    ("io_uring_register", [427, 427, 427]),
+    ("io_uring_setup", [425, 425, 425]),
+    ("kexec_file_load", [320, NONE, 294]),
+    ("kexec_load", [246, 283, 104]),
+    ("keyctl", [250, 288, 219]),
+    ("lock", [NONE, 53, NONE]),
+    ("migrate_pages", [256, 294, 238]),
+    ("move_pages", [279, 317, 239]),
+    ("mpx", [NONE, 56, NONE]),
+    ("nfsservctl", [180, 169, 42]),
+    ("nice", [NONE, 34, NONE]),
+    ("oldfstat", [NONE, 28, NONE]),
+    ("oldlstat", [NONE, 84, NONE]),
+    ("oldolduname", [NONE, 59, NONE]),
+    ("oldstat", [NONE, 18, NONE]),
+    ("olduname", [NONE, 109, NONE]),
+    ("pivot_root", [155, 217, 41]),
+    ("prof", [NONE, 44, NONE]),
+    ("profil", [NONE, 98, NONE]),
+    ("putpmsg", [182, 189, NONE]),
+    ("query_module", [178, 167, NONE]),
+    ("readdir", [NONE, 89, NONE]),
+    ("request_key", [249, 287, 218]),
+    ("security", [185, NONE, NONE]),
+    ("sgetmask", [NONE, 68, NONE]),
+    ("sigaction", [NONE, 67, NONE]),
+    ("signal", [NONE, 48, NONE]),
+    ("sigpending", [NONE, 73, NONE]),
+    ("sigsuspend", [NONE, 72, NONE]),
+    ("ssetmask", [NONE, 69, NONE]),
+    ("stty", [NONE, 31, NONE]),
+    ("swapoff", [168, 115, 225]),
+    ("swapon", [167, 87, 224]),
+    ("sysfs", [139, 135, NONE]),
+    ("tuxcall", [184, NONE, NONE]),
+    ("ulimit", [NONE, 58, NONE]),
+    ("uselib", [134, 86, NONE]),
+    ("userfaultfd", [323, 374, 282]),
+    ("ustat", [136, 62, NONE]),
+    ("vm86", [NONE, 166, NONE]),
+    ("vm86old", [NONE, 113, NONE]),
+    ("vserver", [236, 273, NONE]),
+];
+
+/// Gives the number of a call on the architecture of a column; `None` where there is no such call.
+pub(super) fn number(name: &str, column: usize) -> Option<u32> {
+    let listed = CALLS.iter().find(|call| call.0 == name).map(|call| call.2);
+    let numbers = listed.or_else(|| OTHERS.iter().find(|call| call.0 == name).map(|call| call.1));
+    numbers.map(|numbers| numbers[column]).filter(|number| *number != NONE)
+}

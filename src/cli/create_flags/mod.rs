@@ -1,11 +1,20 @@
 //! The flags that `run` and `create` share, docker's, and the container that they describe.
+//!
+//! Those about rights and limits, and about the health check, are in files of their own.
+
+mod confinement;
+mod health;
+
+pub(in crate::cli) use confinement::cpus;
+
+use confinement::ConfinementFlags;
+use health::{HealthChange, HealthFlags};
 
 use super::network_flags::NetworkFlags;
 use super::volume_flags::VolumeFlags;
 use super::{CliError, Ctx, build, registry, values};
 use crate::build::PullPolicy;
 use crate::image::{Image, ImageError, Images};
-use crate::oci::Healthcheck;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::runtime::log::LogConfig;
@@ -13,7 +22,6 @@ use crate::runtime::{
     Confinement, ContainerName, NetworkRequest, Overrides, RestartPolicy, RunError, RunRequest,
     VolumeRequest, env,
 };
-use crate::sandbox::{CapSet, DeviceSpec, IpcNamespace, Limits, PidNamespace};
 use crate::store::Store;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -58,9 +66,6 @@ pub(super) struct CreateFlags {
     /// User, by name or number
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
-    /// Add a group to the user's
-    #[arg(long, value_name = "GROUP")]
-    pub group_add: Vec<String>,
     /// Replace the image's entrypoint; an empty one clears it
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<OsString>,
@@ -72,57 +77,8 @@ pub(super) struct CreateFlags {
     pub hostname: Option<String>,
     #[command(flatten)]
     network: NetworkFlags,
-    /// Mount the root file system read-only
-    #[arg(long, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
-    pub read_only: Option<Option<bool>>,
-    /// Run a small init as process 1 that passes signals on and reaps orphans
-    #[arg(long, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
-    pub init: Option<Option<bool>>,
-    /// Give all rights to the container; only for images that you trust with the machine
-    #[arg(long, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
-    pub privileged: Option<Option<bool>>,
-    /// Add a capability, or ALL
-    #[arg(long, value_name = "CAP", value_delimiter = ',')]
-    pub cap_add: Vec<String>,
-    /// Take a capability away, or ALL
-    #[arg(long, value_name = "CAP", value_delimiter = ',')]
-    pub cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=unconfined
-    #[arg(long, value_name = "OPTION")]
-    pub security_opt: Vec<String>,
-    /// Show a device of the host
-    #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
-    pub device: Vec<OsString>,
-    /// Set a kernel setting of the container's own namespaces
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub sysctl: Vec<String>,
-    /// Limit of each process, for example nofile=1024:4096
-    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
-    pub ulimit: Vec<String>,
-    /// Memory of the container, for example 512m
-    #[arg(short, long, value_name = "BYTES")]
-    pub memory: Option<String>,
-    /// Memory and swap together; -1 is no limit [default: twice the memory]
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    pub memory_swap: Option<String>,
-    /// Number of processors, for example 1.5
-    #[arg(long, value_name = "N")]
-    pub cpus: Option<String>,
-    /// Weight against other containers
-    #[arg(short, long, value_name = "N")]
-    pub cpu_shares: Option<u64>,
-    /// Processors to use, for example 0-2,5
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_cpus: Option<String>,
-    /// Most processes and threads; -1 is no limit
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub pids_limit: Option<i64>,
-    /// Size of /dev/shm [default: 64m]
-    #[arg(long, value_name = "BYTES")]
-    pub shm_size: Option<String>,
-    /// Who goes first when memory runs out, -1000 to 1000
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub oom_score_adj: Option<i32>,
+    #[command(flatten)]
+    confinement: ConfinementFlags,
     /// Write the container's id to a new file
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
@@ -153,60 +109,11 @@ pub(super) struct CreateFlags {
     /// max-size=10m, max-file=3, compress=true, labels=, env=, tag=
     #[arg(long, value_name = "NAME=VALUE")]
     log_opt: Vec<String>,
-    /// Command that tells whether the container works
-    #[arg(long, value_name = "COMMAND")]
-    health_cmd: Option<String>,
-    /// Time between two checks [default: 30s]
-    #[arg(long, value_name = "DURATION")]
-    health_interval: Option<String>,
-    /// Time for one check [default: 30s]
-    #[arg(long, value_name = "DURATION")]
-    health_timeout: Option<String>,
-    /// Failures in a row until it is unhealthy [default: 3]
-    #[arg(long, value_name = "N")]
-    health_retries: Option<u32>,
-    /// Time from the start in which failures do not count [default: 0s]
-    #[arg(long, value_name = "DURATION")]
-    health_start_period: Option<String>,
-    /// Time between checks in the start period [default: 5s]
-    #[arg(long, value_name = "DURATION")]
-    health_start_interval: Option<String>,
-    /// Leave the image's health check out
-    #[arg(long, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
-    no_healthcheck: Option<Option<bool>>,
+    #[command(flatten)]
+    health: HealthFlags,
     /// Domain name in the container
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
-    /// Process ids: host, or empty for its own
-    #[arg(long, value_name = "MODE")]
-    pid: Option<String>,
-    /// Message queues and shared memory: private, host
-    #[arg(long, value_name = "MODE")]
-    ipc: Option<String>,
-    /// Host name: host, or empty for its own
-    #[arg(long, value_name = "MODE")]
-    uts: Option<String>,
-    /// User ids: host, or empty; both are those of rbuild
-    #[arg(long, value_name = "MODE")]
-    userns: Option<String>,
-    /// View of cgroups: private
-    #[arg(long, value_name = "MODE")]
-    cgroupns: Option<String>,
-    /// Cgroup to stand below
-    #[arg(long, value_name = "DIR")]
-    cgroup_parent: Option<PathBuf>,
-    /// Memory that it keeps when memory runs short
-    #[arg(long, value_name = "BYTES")]
-    memory_reservation: Option<String>,
-    /// Length of a period of processor time in microseconds
-    #[arg(long, value_name = "MICROSECONDS")]
-    cpu_period: Option<u64>,
-    /// Processor time in a period in microseconds
-    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
-    cpu_quota: Option<i64>,
-    /// Memory nodes to use, for example 0-1
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
     /// Driver of named volumes; only local
     #[arg(long, value_name = "DRIVER")]
     volume_driver: Option<String>,
@@ -363,7 +270,7 @@ struct Parts {
     network: NetworkRequest,
     restart: RestartPolicy,
     log: LogConfig,
-    health: HealthFlags,
+    health: HealthChange,
     attached: [bool; 3],
     confinement: Confinement,
 }
@@ -390,9 +297,9 @@ impl Parts {
             network: args.network.request()?,
             restart,
             log: LogConfig::parse(args.log_driver.as_deref(), &args.log_opt).map_err(run_error)?,
-            health: HealthFlags::parse(args)?,
+            health: args.health.change()?,
             attached: attached(args, detached)?,
-            confinement: confinement(args)?,
+            confinement: args.confinement.confinement(args.hostname.is_some())?,
         })
     }
 
@@ -489,62 +396,6 @@ fn volumes_from(text: &str) -> Result<(String, Option<bool>), CliError> {
     }
 }
 
-/// What the command line says about the health check.
-#[derive(Debug, Default)]
-struct HealthFlags {
-    none: bool,
-    check: Healthcheck,
-}
-
-impl HealthFlags {
-    fn parse(args: &CreateFlags) -> Result<Self, CliError> {
-        let nanos = |flag: &str, text: &Option<String>| match text {
-            None => Ok(0),
-            Some(text) => crate::dockerfile::parse_duration(text)
-                .filter(|time| time.is_zero() || time.as_millis() > 0)
-                .and_then(|time| i64::try_from(time.as_nanos()).ok())
-                .ok_or_else(|| {
-                    CliError::new(format!("{flag} {text:?}: expected a duration such as 30s or 1m30s"))
-                        .hint("the shortest is 1ms; 0s stands for the default")
-                }),
-        };
-        let test = args.health_cmd.as_ref().map(|text| vec!["CMD-SHELL".to_owned(), text.clone()]);
-        let check = Healthcheck {
-            test: test.unwrap_or_default(),
-            interval: nanos("--health-interval", &args.health_interval)?,
-            timeout: nanos("--health-timeout", &args.health_timeout)?,
-            start_period: nanos("--health-start-period", &args.health_start_period)?,
-            start_interval: nanos("--health-start-interval", &args.health_start_interval)?,
-            retries: args.health_retries.map_or(0, i64::from),
-        };
-        let none = on(args.no_healthcheck);
-        if none && check != Healthcheck::default() {
-            return Err(CliError::new("--no-healthcheck conflicts with --health-* options"));
-        }
-        Ok(Self { none, check })
-    }
-
-    /// Lays it over the image's.
-    fn over(self, image: Option<&Healthcheck>) -> Option<Healthcheck> {
-        if self.none {
-            return Some(Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() });
-        }
-        if self.check == Healthcheck::default() {
-            return image.cloned();
-        }
-        let image = image.cloned().unwrap_or_default();
-        let or = |given: i64, below: i64| if given == 0 { below } else { given };
-        Some(Healthcheck {
-            test: if self.check.test.is_empty() { image.test } else { self.check.test },
-            interval: or(self.check.interval, image.interval),
-            timeout: or(self.check.timeout, image.timeout),
-            start_period: or(self.check.start_period, image.start_period),
-            start_interval: or(self.check.start_interval, image.start_interval),
-            retries: or(self.check.retries, image.retries),
-        })
-    }
-}
-
 fn environment(args: &CreateFlags) -> Result<Vec<env::EnvChange>, RunError> {
     let host = |name: &[u8]| std::env::var_os(OsStr::from_bytes(name)).map(OsString::into_vec);
     let mut out = Vec::new();
@@ -555,146 +406,6 @@ fn environment(args: &CreateFlags) -> Result<Vec<env::EnvChange>, RunError> {
         out.push(env::parse_flag(text.as_bytes(), &host)?);
     }
     Ok(out)
-}
-
-fn confinement(args: &CreateFlags) -> Result<Confinement, CliError> {
-    let add = capabilities("--cap-add", &args.cap_add)?;
-    let drop = capabilities("--cap-drop", &args.cap_drop)?;
-    let mut out = Confinement {
-        privileged: on(args.privileged),
-        capabilities: CapSet::DEFAULT.adjusted(add, drop),
-        readonly: on(args.read_only),
-        init: on(args.init),
-        extra_groups: args.group_add.clone(),
-        rlimits: args.ulimit.iter().map(|text| values::ulimit(text)).collect::<Result<_, _>>()?,
-        limits: limits(args)?,
-        shm_size: args.shm_size.as_deref().map(|size| values::bytes("--shm-size", size)).transpose()?,
-        sysctls: args.sysctl.iter().map(|text| sysctl(text)).collect::<Result<_, _>>()?,
-        devices: args.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?,
-        oom_score_adj: args.oom_score_adj,
-        cap_add: args.cap_add.clone(),
-        cap_drop: args.cap_drop.clone(),
-        security_opt: args.security_opt.clone(),
-        ..Confinement::default()
-    };
-    namespaces(args, &mut out)?;
-    let security = values::security(&args.security_opt)?;
-    out.no_new_privs = security.no_new_privs;
-    out.seccomp = security.seccomp;
-    Ok(out)
-}
-
-/// Reads whose namespaces the container uses.
-fn namespaces(args: &CreateFlags, out: &mut Confinement) -> Result<(), CliError> {
-    let bad = |flag: &str, mode: &str, known: &str| {
-        Err(CliError::new(format!("--{flag} {mode:?} is not available")).hint(format!("there are {known}")))
-    };
-    match args.pid.as_deref().unwrap_or_default() {
-        "" | "private" => {}
-        "host" => out.pid = PidNamespace::Host,
-        other => return bad("pid", other, "host and the default, a namespace of its own"),
-    }
-    match args.ipc.as_deref().unwrap_or_default() {
-        "" | "private" | "shareable" => {}
-        "host" => out.ipc = IpcNamespace::Host,
-        other => return bad("ipc", other, "host and private"),
-    }
-    match args.uts.as_deref().unwrap_or_default() {
-        "" => {}
-        "host" => out.host_uts = true,
-        other => return bad("uts", other, "host and the default, a namespace of its own"),
-    }
-    match args.userns.as_deref().unwrap_or_default() {
-        "" | "host" => {}
-        other => return bad("userns", other, "host and the default, which is the same here"),
-    }
-    match args.cgroupns.as_deref().unwrap_or_default() {
-        "" | "private" => {}
-        other => return bad("cgroupns", other, "private, the default"),
-    }
-    if out.host_uts && args.hostname.is_some() {
-        return Err(CliError::new("conflicting options: hostname and the UTS mode"));
-    }
-    Ok(())
-}
-
-fn capabilities(flag: &str, names: &[String]) -> Result<CapSet, CliError> {
-    names.iter().try_fold(CapSet::EMPTY, |set, name| {
-        let one = CapSet::parse(name)
-            .ok_or_else(|| CliError::new(format!("{flag} {name:?}: there is no such capability")))?;
-        Ok(set.with(one))
-    })
-}
-
-fn limits(args: &CreateFlags) -> Result<Limits, CliError> {
-    let memory = args.memory.as_deref().map(|m| values::bytes("--memory", m)).transpose()?;
-    Ok(Limits {
-        memory,
-        memory_swap: values::memory_swap(args.memory_swap.as_deref(), memory)?,
-        memory_reservation: args
-            .memory_reservation
-            .as_deref()
-            .map(|m| values::bytes("--memory-reservation", m))
-            .transpose()?,
-        cpu_millis: processor_time(args)?,
-        cpuset_mems: args.cpuset_mems.clone(),
-        cpu_shares: args.cpu_shares.filter(|shares| *shares > 0),
-        cpuset_cpus: args.cpuset_cpus.clone(),
-        pids: args.pids_limit.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
-        parent: args.cgroup_parent.clone(),
-    })
-}
-
-fn processor_time(args: &CreateFlags) -> Result<Option<u64>, CliError> {
-    let quota = args.cpu_quota.and_then(|quota| u64::try_from(quota).ok()).filter(|quota| *quota > 0);
-    match (&args.cpus, quota) {
-        (Some(_), Some(_)) => {
-            Err(CliError::new("conflicting options: Nano CPUs and CPU Period cannot both be set")
-                .hint("use --cpus alone"))
-        }
-        (Some(text), None) => cpus(text).map(Some),
-        (None, Some(quota)) => {
-            let period = args.cpu_period.filter(|period| *period > 0).unwrap_or(100_000);
-            Ok(Some((quota.saturating_mul(1000) / period).max(1)))
-        }
-        (None, None) => Ok(None),
-    }
-}
-
-pub(super) fn cpus(text: &str) -> Result<u64, CliError> {
-    let number: Option<f64> =
-        text.parse().ok().filter(|n: &f64| n.is_finite() && (0.01..=100_000.0).contains(n));
-    number
-        .map(|n| (n * 1000.0).round() as u64)
-        .ok_or_else(|| CliError::new(format!("--cpus {text:?}: expected a number of processors such as 1.5")))
-}
-
-fn sysctl(text: &str) -> Result<(String, String), CliError> {
-    text.split_once('=')
-        .filter(|(name, _)| !name.is_empty())
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .ok_or_else(|| CliError::new(format!("--sysctl {text:?}: expected NAME=VALUE")))
-}
-
-fn device(text: &OsStr) -> Result<DeviceSpec, CliError> {
-    let bad = |why: &str| CliError::new(format!("--device {:?}: {why}", text.to_string_lossy()));
-    let parts: Vec<&[u8]> = text.as_bytes().split(|b| *b == b':').collect();
-    let is_access = |part: &[u8]| !part.is_empty() && part.iter().all(|b| b"rwm".contains(b));
-    let (source, target, access) = match parts[..] {
-        [source] => (source, source, &b"rwm"[..]),
-        [source, access] if is_access(access) => (source, source, access),
-        [source, target] => (source, target, &b"rwm"[..]),
-        [source, target, access] if is_access(access) => (source, target, access),
-        _ => return Err(bad("expected HOST[:CONTAINER[:rwm]]")),
-    };
-    if !source.starts_with(b"/") || !target.starts_with(b"/") {
-        return Err(bad("both paths must be absolute"));
-    }
-    Ok(DeviceSpec {
-        source: OsStr::from_bytes(source).into(),
-        target: target.to_vec(),
-        access: String::from_utf8_lossy(access).into_owned(),
-    })
 }
 
 #[cfg(test)]
@@ -708,7 +419,7 @@ mod tests {
         run: CreateFlags,
     }
 
-    fn parse(words: &[&str]) -> Result<CreateFlags, clap::Error> {
+    pub(super) fn parse(words: &[&str]) -> Result<CreateFlags, clap::Error> {
         Line::try_parse_from(["run"].iter().chain(words)).map(|line| line.run)
     }
 
@@ -727,7 +438,8 @@ mod tests {
         let args = parse(&["--rm=true", "--init=false", "-i=true", "-ti", "--read-only", "app"]);
         assert!(args.is_err(), "given twice");
         let args = parse(&["--rm=true", "--init=false", "-ti", "--read-only", "app", "x"]).unwrap();
-        assert!(on(args.rm) && !on(args.init) && on(args.interactive) && on(args.tty) && on(args.read_only));
+        assert!(on(args.rm) && on(args.interactive) && on(args.tty));
+        assert!(!on(args.confinement.init) && on(args.confinement.read_only));
         assert_eq!(args.image_and_command, ["app", "x"]);
     }
 
@@ -757,47 +469,5 @@ mod tests {
             assert!(message.contains(why), "{words:?}: {message}");
         }
         assert!(describe(&["--restart=always", "--health-cmd", "x", "app"], true).is_none());
-    }
-
-    #[test]
-    fn health_flags_lie_over_the_image() {
-        let test = vec!["CMD".into(), "a".into()];
-        let image = Healthcheck { test, interval: 5, retries: 7, ..Healthcheck::default() };
-        let health = |words: &[&str]| {
-            let args = parse(&[words, &["app"]].concat()).unwrap();
-            HealthFlags::parse(&args).unwrap().over(Some(&image))
-        };
-        assert_eq!(health(&[]).unwrap(), image);
-        let got = health(&["--health-retries", "2", "--health-timeout", "1s"]).unwrap();
-        assert_eq!((got.test.len(), got.interval, got.retries, got.timeout), (2, 5, 2, 1_000_000_000));
-        assert_eq!(health(&["--health-cmd", "x y"]).unwrap().test, ["CMD-SHELL", "x y"]);
-        assert_eq!(health(&["--no-healthcheck"]).unwrap().test, ["NONE"]);
-    }
-
-    #[test]
-    fn limits_and_devices() {
-        let limited = |words: &[&str]| limits(&parse(&[words, &["app"]].concat()).unwrap());
-        let got = limited(&["-m", "64m", "--memory-swap=-1", "--cpus", "1.5", "--pids-limit", "-1"]).unwrap();
-        assert_eq!(
-            (got.memory, got.memory_swap, got.cpu_millis, got.pids),
-            (Some(64 << 20), Some(u64::MAX), Some(1500), None)
-        );
-        for bad in [
-            &["--cpus", "0"][..],
-            &["--memory-swap", "1g"],
-            &["-m", "2g", "--memory-swap", "1g"],
-            &["-m", "x"],
-        ] {
-            assert!(limited(bad).is_err(), "{bad:?}");
-        }
-        let got = device(OsStr::new("/dev/fuse:/dev/x:rw")).unwrap();
-        assert_eq!(
-            (got.source.as_path(), &got.target[..], got.access.as_str()),
-            (std::path::Path::new("/dev/fuse"), &b"/dev/x"[..], "rw")
-        );
-        assert_eq!(device(OsStr::new("/dev/fuse:r")).unwrap().target, b"/dev/fuse");
-        for bad in ["fuse", "/dev/fuse:x", "/dev/fuse:/x:q", "/a:/b:r:w"] {
-            assert!(device(OsStr::new(bad)).is_err(), "{bad}");
-        }
     }
 }
