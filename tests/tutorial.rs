@@ -1,4 +1,5 @@
-//! The tutorial: every example in `docs/tutorial.md` is run and compared, as root and as an ordinary user.
+//! The tutorial: every example in `docs/tutorial.md` is run and compared, as root and as an ordinary user. And the table of
+//! docker's commands: whatever docker has is there or explained in `docs/docker-cli.md`.
 //!
 //! In its `console` blocks `$ ` begins a command for the shell and `> ` continues it; what follows is what it prints.
 //! `/ # ` begins what is typed at the prompt of a container, `^` with a letter is a control key, `...` matches anything
@@ -31,6 +32,35 @@ fn every_example_works_as_an_ordinary_user() {
     if let Some(space) = TestSpace::rootless() {
         follow(&space.with_busybox());
     }
+}
+
+#[test]
+fn every_command_and_flag_of_docker_is_there_or_explained() {
+    let space = TestSpace::new();
+    let table = include_str!("../docs/docker-cli.md");
+    let words: Vec<&str> = table.split(['`', ' ', ',', '|', '\n']).collect();
+    // `--cpu-rt-*` stands for all that begins so
+    let explained = |flag: &str| {
+        words.iter().any(|word| match word.split_once('*') {
+            Some((start, end)) => flag.starts_with(start) && flag.ends_with(end),
+            None => *word == flag,
+        })
+    };
+    let mut missing = Vec::new();
+    for line in include_str!("../fixtures/docker-commands.txt").lines().filter(|line| !line.starts_with('#'))
+    {
+        let (command, flags) = line.split_once(':').unwrap();
+        let help = space.rbuild(command.split(' ').chain(["--help"]));
+        if !help.status.success() {
+            let known = table.contains(&format!("`{command}`"));
+            missing.extend((!known).then(|| command.to_owned()));
+            continue;
+        }
+        let ours: Vec<&str> = help.stdout.split([' ', ',', '=', '[', ']', '\n']).collect();
+        let unknown = |flag: &&str| !ours.contains(flag) && !explained(flag);
+        missing.extend(flags.split_whitespace().filter(unknown).map(|flag| format!("{command} {flag}")));
+    }
+    assert!(missing.is_empty(), "neither there nor explained: {missing:#?}");
 }
 
 /// One command of the tutorial, what is typed into it, what it shall print.

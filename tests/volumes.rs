@@ -134,3 +134,46 @@ fn an_ordinary_user_has_volumes() {
     assert_eq!(fleet.says(&["volume", "ls", "-q"]), "data");
     fleet.says(&["volume", "rm", "data"]);
 }
+
+/// What the host mounts below a bound directory while the container runs.
+#[test]
+fn mounts_of_the_host_come_along_as_asked() {
+    if !common::root_or_skip() {
+        return;
+    }
+    let fleet = fleet();
+    let host = fleet.space.mkdir("host");
+    fleet.space.mkdir("host/early");
+    fleet.space.mkdir("host/late");
+    let text = host.display().to_string();
+    let mount = |args: &[&str]| fleet.space.run_tool("mount", args).ok();
+    mount(&["--bind", &text, &text]);
+    mount(&["--make-shared", &text]);
+    mount(&["-t", "tmpfs", "early", &format!("{text}/early")]);
+    fs::write(host.join("early/file"), "").unwrap();
+    for (name, options) in [
+        ("private", "dst=/h"),
+        ("slave", "dst=/h,bind-propagation=rslave"),
+        ("alone", "dst=/h,bind-recursive=disabled"),
+    ] {
+        let spec = format!("type=bind,src={text},{options}");
+        fleet.start(name, &["--network", "none", "--mount", &spec], &["busybox", "sleep", "3600"]);
+    }
+    fleet.start(
+        "short",
+        &["--network", "none", "-v", &format!("{text}:/h:ro,rslave")],
+        &["busybox", "sleep", "3600"],
+    );
+    mount(&["-t", "tmpfs", "late", &format!("{text}/late")]);
+    fs::write(host.join("late/file"), "").unwrap();
+    let sees = |name: &str| fleet.says(&["exec", name, "sh", "-c", "cd /h && ls -d */file | tr '\n' ' '"]);
+    let seen = ["private", "slave", "alone", "short"].map(sees);
+    let _ = fleet.space.run_tool("umount", ["-R", text.as_str()]);
+    assert_eq!(
+        seen,
+        ["early/file ", "early/file late/file ", "", "early/file late/file "].map(str::trim_end)
+    );
+    let said =
+        fleet.shell(&["-v", &format!("{text}:/h:rshared")], "true").refuses(125, &["never reach the host"]);
+    drop(said);
+}

@@ -15,6 +15,8 @@ pub(super) enum SystemCommand {
     Check(system_check::Args),
     /// Show how much disk is used
     Df(system_df::Args),
+    /// Show what happens to containers
+    Events(containers::events::EventsArgs),
     /// Show what works on this machine, and what is missing
     Info(info::InfoArgs),
     /// Remove what nothing uses
@@ -43,6 +45,7 @@ pub(super) fn run(command: &SystemCommand, ctx: &Ctx) -> CommandResult {
     match command {
         SystemCommand::Check(args) => system_check::run(args, ctx),
         SystemCommand::Df(args) => system_df::run(args, ctx),
+        SystemCommand::Events(args) => containers::events::run(args, ctx),
         SystemCommand::Info(args) => info::run(args, ctx),
         SystemCommand::Prune(args) => prune(args, ctx),
     }

@@ -5,6 +5,8 @@
 
 use crate::sys::{file, fsutil, inroot};
 use crate::tree::{Meta, Mtime, TreePath};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -104,6 +106,8 @@ impl<W: Write> Packer<'_, W> {
         match kind {
             FileType::Directory => {
                 header.set_entry_type(EntryType::Directory);
+                let dir = inroot::open_without_links(self.root, path.as_os_str(), DIR)?;
+                self.attributes(dir.as_fd())?;
                 let with_slash = [name, b"/"].concat();
                 self.tar.append_data(&mut header, OsStr::from_bytes(&with_slash), io::empty())
             }
@@ -117,6 +121,7 @@ impl<W: Write> Packer<'_, W> {
                     path.as_os_str(),
                     OFlags::RDONLY | OFlags::NONBLOCK,
                 )?);
+                self.attributes(file.as_fd())?;
                 let size = file.metadata()?.len();
                 header.set_size(size);
                 // a file that shrinks meanwhile is filled up, one that grows is cut: the archive must stay one
@@ -144,6 +149,51 @@ impl<W: Write> Packer<'_, W> {
             _ => Ok(()),
         }
     }
+
+    /// Writes the extended attributes of the file whose entry comes next.
+    fn attributes(&mut self, file: BorrowedFd<'_>) -> io::Result<()> {
+        let mut all = fsutil::xattrs(file)?;
+        all.retain(|(name, _)| travels(name));
+        if all.is_empty() {
+            return Ok(());
+        }
+        let record = |(name, value): &(Vec<u8>, Vec<u8>)| {
+            let name = String::from_utf8_lossy(name);
+            match value.contains(&b'\n') {
+                true => (format!("{CODED}{name}"), STANDARD_NO_PAD.encode(value).into_bytes()),
+                false => (format!("{XATTR}{name}"), value.clone()),
+            }
+        };
+        let records: Vec<_> = all.iter().map(record).collect();
+        self.tar.append_pax_extensions(records.iter().map(|(key, value)| (key.as_str(), &value[..])))
+    }
+}
+
+/// What the key of an extended attribute begins with in a tar.
+const XATTR: &str = "SCHILY.xattr.";
+/// The same for one whose value is in base64: many readers take the end of a line for the end of a value.
+const CODED: &str = "LIBARCHIVE.xattr.";
+
+/// Whether an attribute belongs to a file wherever it is: not what overlayfs or a security module keeps there.
+fn travels(name: &[u8]) -> bool {
+    let users = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+    (users && std::str::from_utf8(name).is_ok()) || name == b"security.capability"
+}
+
+/// Gives the extended attributes that an archive has for an entry.
+fn attributes_of(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut out = Vec::new();
+    for record in entry.pax_extensions()?.into_iter().flatten() {
+        // a value of several lines, which this reader cannot tell from the next record
+        let Ok(record) = record else { break };
+        let (key, value) = (record.key_bytes(), record.value_bytes());
+        let plain = key.strip_prefix(XATTR.as_bytes()).map(|name| (name, Some(value.to_vec())));
+        let coded = key.strip_prefix(CODED.as_bytes()).map(|name| (name, STANDARD_NO_PAD.decode(value).ok()));
+        if let Some((name, Some(value))) = plain.or(coded).filter(|(name, _)| travels(name)) {
+            out.push((name.to_vec(), value));
+        }
+    }
+    Ok(out)
 }
 
 /// Reads a tar into the open directory `root`. Files belong to `owner`, or with `None` to whom the archive says.
@@ -161,13 +211,14 @@ pub fn unpack(root: BorrowedFd<'_>, input: impl Read, owner: Option<(u32, u32)>)
             return Err(refused(&raw, "it leads out of the directory"));
         }
         let path = TreePath::clean(&raw);
+        let xattrs = attributes_of(&mut entry)?;
         let header = entry.header();
         let (uid, gid) = match owner {
             Some(owner) => owner,
             None => (u32::try_from(header.uid()?).unwrap_or(0), u32::try_from(header.gid()?).unwrap_or(0)),
         };
         let mtime = Mtime { secs: i64::try_from(header.mtime()?).unwrap_or(0), nanos: 0 };
-        let meta = Meta { mode: header.mode()? & 0o7777, uid, gid, mtime, xattrs: Vec::new() };
+        let meta = Meta { mode: header.mode()? & 0o7777, uid, gid, mtime, xattrs };
         let kind = header.entry_type();
         if path.is_root() {
             continue;
@@ -317,6 +368,33 @@ mod tests {
         assert!(error.contains("cannot overwrite directory"), "{error}");
         let error = copy(&from, "a", "exec", &to).unwrap_err().to_string();
         assert!(error.contains("cannot overwrite non-directory"), "{error}");
+    }
+
+    #[test]
+    fn attributes_travel() {
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::create_dir_all(from.join("sub")).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        std::fs::write(from.join("sub/file"), "x").unwrap();
+        let set = |path: &str, name: &str| {
+            let open = File::open(from.join(path)).unwrap();
+            fsutil::set_xattr(open.as_fd(), OsStr::new(name), b"a\nb\0c").is_ok()
+        };
+        if !set("sub/file", "user.note") {
+            // this file system has none
+            return;
+        }
+        let open = File::open(from.join("sub/file")).unwrap();
+        fsutil::set_xattr(open.as_fd(), OsStr::new("user.plain"), b"text").unwrap();
+        assert!(set("sub", "user.dir") && set("sub/file", "user.overlay.x"));
+        copy(&from, "sub", "sub", &to).unwrap();
+        let got = |path: &str| fsutil::xattrs(File::open(to.join(path)).unwrap().as_fd()).unwrap();
+        let mut both = got("sub/file");
+        both.sort();
+        let plain = (b"user.plain".to_vec(), b"text".to_vec());
+        assert_eq!(both, [(b"user.note".to_vec(), b"a\nb\0c".to_vec()), plain]);
+        assert_eq!(got("sub"), [(b"user.dir".to_vec(), b"a\nb\0c".to_vec())]);
     }
 
     #[test]

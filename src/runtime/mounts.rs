@@ -80,9 +80,9 @@ pub(super) fn prepare(
 pub(super) fn specs(mounts: &[MountPoint], store: &Store) -> Result<Vec<MountSpec>, RunError> {
     let spec = |mount: &MountPoint| {
         let kind = match &mount.source {
-            MountSource::Bind { path, create } => {
+            MountSource::Bind { path, create, options } => {
                 host_dir(path, *create).map_err(|why| RunError::mount(&mount.target, why))?;
-                MountKind::Bind(Source::Host(path.clone()))
+                MountKind::Bind(Source::HostWith(path.clone(), *options))
             }
             MountSource::Volume { name, subpath, .. } => Volumes::new(store).mount(name, subpath)?,
             MountSource::Tmpfs(options) => MountKind::TmpfsWith(*options),
@@ -110,9 +110,9 @@ impl Maker<'_> {
     fn source(&mut self, request: &VolumeRequest) -> Result<MountSource, RunError> {
         let target = &request.target;
         Ok(match &request.source {
-            VolumeSource::Host { path, create } => {
+            VolumeSource::Host { path, create, options } => {
                 host_dir(path, *create).map_err(|why| RunError::mount(target, why))?;
-                MountSource::Bind { path: path.clone(), create: *create }
+                MountSource::Bind { path: path.clone(), create: *create, options: *options }
             }
             VolumeSource::Named { name, seed, extra } => {
                 self.named(name, *seed && extra.subpath.is_empty(), target, extra, false)?;

@@ -8,7 +8,7 @@ use super::restart::RestartPolicy;
 use super::{ContainerId, ContainerName};
 use crate::digest::ResultId;
 use crate::oci::Healthcheck;
-use crate::sandbox::TmpfsOptions;
+use crate::sandbox::{BindOptions, TmpfsOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -112,6 +112,9 @@ pub enum MountSource {
         path: PathBuf,
         /// Whether a missing one becomes a directory, at every start.
         create: bool,
+        /// What is seen of mounts below it.
+        #[serde(default)]
+        options: BindOptions,
     },
     /// A volume of the store, `volumes/<name>/_data`.
     Volume {

@@ -1,7 +1,7 @@
 //! The little languages of `-v`, `--mount` and `--tmpfs`. Pure; paths are bytes.
 
 use super::RunError;
-use crate::sandbox::TmpfsOptions;
+use crate::sandbox::{BindOptions, TmpfsOptions};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -28,6 +28,9 @@ pub enum VolumeSource {
         path: PathBuf,
         /// Whether a missing one becomes a directory.
         create: bool,
+        /// What is seen of mounts below it.
+        #[serde(default)]
+        options: BindOptions,
     },
     /// A named volume of the store.
     Named {
@@ -106,7 +109,8 @@ pub fn parse_volume(text: &[u8], cwd: &Path) -> Result<VolumeRequest, RunError> 
             if options.nocopy {
                 return Err(bad("nocopy is for volumes, not for directories of the host"));
             }
-            VolumeSource::Host { path: host_path(path, cwd), create: true }
+            let bind = BindOptions { follows: options.follows, alone: false };
+            VolumeSource::Host { path: host_path(path, cwd), create: true, options: bind }
         }
         Some(name) => {
             let name = VolumeName::parse(name).ok_or_else(|| {
@@ -115,6 +119,9 @@ pub fn parse_volume(text: &[u8], cwd: &Path) -> Result<VolumeRequest, RunError> 
             VolumeSource::Named { name, seed: !options.nocopy, extra: VolumeExtra::default() }
         }
     };
+    if options.follows && !matches!(source, VolumeSource::Host { .. }) {
+        return Err(bad("propagation is for directories of the host, not for volumes"));
+    }
     Ok(VolumeRequest { target, source, readonly: options.readonly })
 }
 
@@ -136,10 +143,15 @@ fn target(path: &[u8]) -> Result<Vec<u8>, String> {
     Ok([b"/", clean.as_bytes()].concat())
 }
 
+/// Why `shared` is refused.
+const NO_SHARING: &str =
+    "mounts that a container makes never reach the host: rslave, the other way round, is available";
+
 #[derive(Debug, Default)]
 struct VolumeOptions {
     readonly: bool,
     nocopy: bool,
+    follows: bool,
 }
 
 impl VolumeOptions {
@@ -154,10 +166,8 @@ impl VolumeOptions {
                 b"z" | b"Z" if selinux() => return Err("SELinux labels (z, Z) are not available yet".into()),
                 // nothing to do without SELinux
                 b"z" | b"Z" => "label",
-                b"private" | b"rprivate" => "propagation",
-                b"shared" | b"rshared" | b"slave" | b"rslave" => {
-                    return Err("mount propagation other than private is not available yet".into());
-                }
+                b"private" | b"rprivate" | b"slave" | b"rslave" => "propagation",
+                b"shared" | b"rshared" => return Err(NO_SHARING.into()),
                 b"consistent" | b"cached" | b"delegated" | b"default" => "consistency",
                 other => return Err(format!("unknown option {:?}", String::from_utf8_lossy(other))),
             };
@@ -167,6 +177,7 @@ impl VolumeOptions {
             seen.push(class);
             out.readonly |= word == b"ro";
             out.nocopy |= word == b"nocopy";
+            out.follows |= matches!(word, b"slave" | b"rslave");
         }
         Ok(out)
     }
@@ -226,6 +237,7 @@ struct MountFields {
     target: Option<Vec<u8>>,
     readonly: bool,
     create: bool,
+    bind: BindOptions,
     nocopy: bool,
     volume: VolumeExtra,
     tmpfs: TmpfsOptions,
@@ -261,8 +273,25 @@ impl MountFields {
             "target" | "dst" | "destination" => self.target = Some(need()?),
             "readonly" | "ro" => self.readonly = on()?,
             "bind-create-src" => (self.create, self.only) = (on()?, Some(("bind-create-src", "bind"))),
-            "bind-propagation" if matches!(text.as_deref(), Some("private" | "rprivate")) => {}
-            "bind-recursive" if text.as_deref() == Some("enabled") => {}
+            "bind-propagation" => {
+                match text.as_deref() {
+                    Some("private" | "rprivate") => {}
+                    Some("slave" | "rslave") => self.bind.follows = true,
+                    Some("shared" | "rshared") => return Err(format!("{shown:?}: {NO_SHARING}")),
+                    _ => return Err(format!("{shown:?}: expected rprivate or rslave")),
+                }
+                self.only = Some(("bind-propagation", "bind"));
+            }
+            "bind-recursive" | "bind-nonrecursive" => {
+                match (key.as_str(), text.as_deref()) {
+                    // a read-only mount is so with all that is below it
+                    ("bind-recursive", Some("enabled" | "readonly")) => {}
+                    ("bind-recursive", Some("disabled")) => self.bind.alone = true,
+                    ("bind-nonrecursive", _) => self.bind.alone = on()?,
+                    _ => return Err(format!("{shown:?}: expected enabled, disabled or readonly")),
+                }
+                self.only = Some(("bind-recursive", "bind"));
+            }
             "volume-nocopy" => (self.nocopy, self.only) = (on()?, Some(("volume-nocopy", "volume"))),
             "tmpfs-size" => {
                 let size =
@@ -295,9 +324,7 @@ impl MountFields {
                 list.insert(name.to_owned(), value.to_owned());
                 self.only = Some((only, "volume"));
             }
-            "bind-propagation" | "bind-recursive" | "bind-nonrecursive" | "image-subpath" => {
-                return Err(format!("{shown:?} is not available yet"));
-            }
+            "image-subpath" => return Err(format!("{shown:?} is not available yet")),
             _ => return Err(format!("unknown key {key:?}")),
         }
         Ok(())
@@ -311,7 +338,9 @@ impl MountFields {
         let target = target(&self.target.ok_or("target is required")?)?;
         let source = match (kind, self.source) {
             ("bind", None) => return Err("source is required for type=bind".into()),
-            ("bind", Some(path)) => VolumeSource::Host { path: host_path(&path, cwd), create: self.create },
+            ("bind", Some(path)) => {
+                VolumeSource::Host { path: host_path(&path, cwd), create: self.create, options: self.bind }
+            }
             ("volume", None) if !self.volume.subpath.is_empty() => {
                 return Err("volume-subpath needs a source: a new volume has no paths".into());
             }
@@ -394,7 +423,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn host(path: &str, create: bool) -> VolumeSource {
-        VolumeSource::Host { path: path.into(), create }
+        VolumeSource::Host { path: path.into(), create, options: BindOptions::default() }
     }
 
     fn named(name: &str, seed: bool) -> VolumeSource {
@@ -433,7 +462,7 @@ mod tests {
             ("/h:/c:what", "unknown option"),
             ("/h:/c:ro,rw", "more than one"),
             ("/h:/c:nocopy", "volumes"),
-            ("/h:/c:rshared", "not available yet"),
+            ("/h:/c:rshared", "never reach the host"),
             ("a/b:/c", "no volume name"),
             ("x:/c", "no volume name"),
         ] {
@@ -474,7 +503,7 @@ mod tests {
             ("type=bind, src=/h,dst=/c", "blanks"),
             ("type=bind,src= /h,dst=/c", "blanks"),
             ("type=bind,src=/h,dst=/c,ro=maybe", "true or false"),
-            ("type=bind,src=/h,dst=/c,bind-propagation=rshared", "not available yet"),
+            ("type=bind,src=/h,dst=/c,bind-propagation=rshared", "never reach the host"),
             ("type=bind,\"src=/h,dst=/c", "quote"),
             ("src=v,dst=/c,volume-subpath=../x", "inside the volume"),
             ("dst=/c,volume-subpath=x", "needs a source"),

@@ -48,8 +48,8 @@ pub use probe::{Feature, probe, try_overlay};
 pub use rootfs::open_rootfs;
 pub use seccomp::SeccompProfile;
 pub use spec::{
-    DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rlimit,
-    RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
+    BindOptions, DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec,
+    Rlimit, RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
 };
 pub use wire::SharedFd;
 pub(crate) use wire::{decode, encode};

@@ -4,7 +4,7 @@
 use super::error::{Doing, Setup, SetupError, show};
 use super::host::Host;
 use super::rootfs::{self, Writable};
-use super::spec::{MountKind, MountSpec, Source, TmpfsOptions};
+use super::spec::{BindOptions, MountKind, MountSpec, Source, TmpfsOptions};
 use super::staging::Staging;
 use super::stubs::Point;
 use crate::sys::file::copy_contents;
@@ -56,17 +56,28 @@ fn open_source(source: &Source, host: &Host) -> Setup<Tree> {
             tree(node, root)
         }
         Source::InLayers { lowers, .. } => rootfs::layers(lowers, host).map(Tree::Layers),
-        Source::Host(path) => {
-            let node = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .doing(|| format!("open the bind source path {}", show(path.as_os_str().as_bytes())))?;
-            tree(node, path)
-        }
+        Source::Host(path) => of_host(path, BindOptions::default()),
+        Source::HostWith(path, options) => of_host(path, *options),
         Source::Fd(fd) => {
             let node =
                 fd.as_fd().try_clone_to_owned().doing(|| "take a descriptor as a mount source".into())?;
             tree(node, Path::new("a descriptor"))
         }
     }
+}
+
+fn of_host(path: &Path, options: BindOptions) -> Setup<Tree> {
+    let shown = || show(path.as_os_str().as_bytes());
+    let node = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| format!("open the bind source path {}", shown()))?;
+    let taken = mount::clone_tree(&node, !options.alone).and_then(|tree| {
+        // it hears of the host's mounts until it is told not to; it never tells the host of its own
+        if !options.follows {
+            mount::make_private(&tree, true)?;
+        }
+        Ok(Tree::Ready(tree))
+    });
+    taken.doing(|| format!("take {} as a mount source", shown()))
 }
 
 fn open_inside(root: &OwnedFd, path: &[u8]) -> Setup<OwnedFd> {
@@ -96,7 +107,8 @@ impl Opened<'_> {
             (MountKind::Bind(source), Some(tree)) => {
                 let tree = resolve(tree, source, staging)?;
                 // A device node that the user named is wanted as such.
-                let named = matches!(source, Source::Host(_) | Source::Fd(_)) && is_device(&tree);
+                let named = matches!(source, Source::Host(_) | Source::HostWith(..) | Source::Fd(_))
+                    && is_device(&tree);
                 (
                     tree,
                     if devices || named { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV },

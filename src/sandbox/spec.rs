@@ -174,8 +174,19 @@ pub enum Source {
     },
     /// A path of the host that the user named (`-v`), with the mounts below it. Followed like any path.
     Host(PathBuf),
+    /// The same with options.
+    HostWith(PathBuf, BindOptions),
     /// Something already open (`O_PATH` suffices).
     Fd(SharedFd),
+}
+
+/// How mounts of the host below a bound directory are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BindOptions {
+    /// Those that are there are left out (`bind-recursive=disabled`).
+    pub alone: bool,
+    /// Those that come and go later come and go here too (`rslave`).
+    pub follows: bool,
 }
 
 /// What runs, and as whom.

@@ -113,9 +113,9 @@ fn describe_mount(mount: &MountPoint, ctx: &Ctx) -> Value {
     let (target, rw) = (text(&mount.target), !mount.readonly);
     let mode = if mount.readonly { "ro" } else { "" };
     match &mount.source {
-        MountSource::Bind { path, .. } => json!({
+        MountSource::Bind { path, options, .. } => json!({
             "Type": "bind", "Source": path.display().to_string(), "Destination": target, "Mode": mode, "RW": rw,
-            "Propagation": "rprivate",
+            "Propagation": if options.follows { "rslave" } else { "rprivate" },
         }),
         MountSource::Volume { name, .. } => json!({
             "Type": "volume", "Name": name,

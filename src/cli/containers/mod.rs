@@ -2,7 +2,7 @@
 
 mod attach;
 mod copy;
-mod events;
+pub(super) mod events;
 mod exec;
 mod inspect;
 mod layer;
