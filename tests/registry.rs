@@ -218,6 +218,12 @@ fn an_interrupted_transfer_ends_soon_and_keeps_what_is_whole() {
     pull.wait(PATIENCE).refuses(143, &["interrupted"]);
     assert_eq!(files_in(&other.store().join("tmp")), 0);
     other.rbuild(["inspect", &slow]).refuses(1, &["no such"]);
+    // a run that waits for its image is no different
+    let mut run = Running::start(&mut other.command(["run", "--rm", "--network", "none", &slow]));
+    run.wait_for("pull layer", PATIENCE);
+    run.signal(Signal::SIGINT);
+    run.wait(PATIENCE).refuses(130, &["interrupted"]);
+    assert_eq!(files_in(&other.store().join("tmp")), 0);
     // what had come is not asked for again
     let meter = Meter::before(&registry.host);
     let name = format!("{}/team/app:v1", meter.host);

@@ -66,10 +66,20 @@ fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
         false => Some(Forwarder::start(terminal).map_err(run_error)?),
     };
     let (store, snapshots, images) = ctx.open()?;
-    let request = described.request(&args.flags, &store, &images, ctx)?;
+    let images = match &signals {
+        Some(signals) => images.until(&signals.stop()),
+        None => images,
+    };
+    let stopped = |error| {
+        let signal = signals.as_ref().and_then(Forwarder::interrupted);
+        let code = signal.and_then(|signal| u8::try_from(128 + signal).ok());
+        code.map_or(error, |code| CliError::new("interrupted").code(code))
+    };
+    let request = described.request(&args.flags, &store, &images, ctx).map_err(stopped)?;
     let containers = Containers::new(&store);
     let live = show_fetches(&request, &snapshots);
-    let (record, starting) = create_to_start(&request, &containers, &snapshots).map_err(run_error)?;
+    let (record, starting) =
+        create_to_start(&request, &containers, &snapshots).map_err(|e| stopped(run_error(e)))?;
     drop(live);
     if let Some(signal) = signals.as_ref().and_then(Forwarder::interrupted) {
         if record.auto_remove

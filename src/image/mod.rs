@@ -142,6 +142,11 @@ impl Images {
         Self { stop: stop.clone(), ..self.clone() }
     }
 
+    /// Gives what [`Images::until`] was told.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
     /// Finds an image by name, `name@digest`, image ID or the beginning of one; a name wins over an ID.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! in a row end the container for certain.
 
 use super::RunError;
+use crate::interrupt::Stop;
 use nix::libc;
 use nix::sys::signal::Signal;
 use signal_hook::iterator::{Handle, Signals};
@@ -102,6 +103,7 @@ enum State {
 pub struct Forwarder {
     handle: Handle,
     state: Arc<Mutex<State>>,
+    stop: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -116,13 +118,20 @@ impl Forwarder {
         let mut signals = Signals::new(&wanted).map_err(fail())?;
         let handle = signals.handle();
         let state = Arc::new(Mutex::new(State::Waiting(Vec::new())));
-        let shared = state.clone();
+        let (shared, stop) = (state.clone(), Stop::default());
+        let told = stop.clone();
+        let take = move |signal| {
+            if asks_to_end(signal) {
+                told.now();
+            }
+            lock(&shared).take(signal);
+        };
         let thread = std::thread::Builder::new()
             .name("signals".into())
             .stack_size(128 << 10)
-            .spawn(move || signals.forever().for_each(|signal| lock(&shared).take(signal)))
+            .spawn(move || signals.forever().for_each(take))
             .map_err(fail())?;
-        Ok(Self { handle, state, thread: Some(thread) })
+        Ok(Self { handle, state, stop, thread: Some(thread) })
     }
 
     /// Gives the signal that asked rbuild to end while there is no container yet.
@@ -131,6 +140,11 @@ impl Forwarder {
             State::Waiting(early) => early.iter().copied().find(|s| asks_to_end(*s)),
             State::Running { .. } => None,
         }
+    }
+
+    /// Gives what ends the preparation of a container when somebody asks rbuild to end.
+    pub fn stop(&self) -> Stop {
+        self.stop.clone()
     }
 
     /// Lets through what has come and will come.
@@ -165,7 +179,8 @@ impl State {
         match self {
             Self::Waiting(early) => {
                 if asks_to_end(signal) && early.iter().any(|s| asks_to_end(*s)) {
-                    // asked twice during a long preparation; what it leaves in tmp/ is swept by the next run
+                    // asked twice during a long preparation
+                    crate::store::abandon();
                     std::process::exit(128 + signal);
                 }
                 early.push(signal);

@@ -84,7 +84,8 @@ impl Pull<'_> {
     /// There is no such image, not for this platform, or a part of it does not arrive or is not what it should be: then the
     /// name is what it was before.
     pub fn image(&self, name: &Reference) -> Result<Pulled, TransferError> {
-        let found = self.client.resolve(name)?;
+        let (client, asked) = (self.client.clone(), name.clone());
+        let found = self.stop.or(move || client.resolve(&asked))??;
         self.resolved(name, found)
     }
 
@@ -96,8 +97,12 @@ impl Pull<'_> {
         let receiver = self.images.receiver()?;
         let digest = found.descriptor.digest.clone();
         let wanted = self.platform.cloned().unwrap_or_else(Platform::host);
-        let chosen = choose(self.client, name, found, &wanted)?;
-        let config_bytes = self.client.blob_bytes(name, &chosen.manifest.config, CONFIG_LIMIT)?;
+        let (client, asked) = (self.client.clone(), name.clone());
+        let (chosen, config_bytes) = self.stop.or(move || {
+            let chosen = choose(&client, &asked, found, &wanted)?;
+            let config = client.blob_bytes(&asked, &chosen.manifest.config, CONFIG_LIMIT)?;
+            Ok::<_, TransferError>((chosen, config))
+        })??;
         let config = receiver.config(&config_bytes, &chosen.manifest)?;
         if chosen.descriptor.digest == digest {
             self.check_platform(name, &config)?;

@@ -3,7 +3,6 @@
 use super::{client, interrupted, progress, registry_error, stopping, transfer_error};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::image::Images;
-use crate::interrupt::Stop;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::Store;
@@ -93,7 +92,7 @@ pub(in crate::cli) fn bring(
 ) -> Result<Pulled, CliError> {
     let client = client(ctx)?;
     let (sink, live) = progress(false, "Pulling");
-    let pull = Pull { client: &client, store, images, platform, sink, stop: &Stop::default() };
+    let pull = Pull { client: &client, store, images, platform, sink, stop: images.stop() };
     let pulled = pull.image(name).map_err(|e| transfer_error(&e));
     drop(live);
     pulled
