@@ -177,3 +177,28 @@ fn mounts_of_the_host_come_along_as_asked() {
         fleet.shell(&["-v", &format!("{text}:/h:rshared")], "true").refuses(125, &["never reach the host"]);
     drop(said);
 }
+
+/// A container that is being made counts as a user of its volumes before anybody can see it.
+#[test]
+fn a_volume_is_not_removed_under_a_container_that_is_being_made() {
+    let fleet = fleet();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                // in use, or not there, or gone
+                fleet.space.rbuild(["volume", "rm", "race"]);
+            }
+        });
+        for _ in 0..12 {
+            let done =
+                fleet.shell(&["--network", "none", "-v", "race:/d"], "echo x > /d/file && cat /d/file");
+            if !done.status.success() {
+                over.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            assert_eq!(done.ok().stdout, "x\n");
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        remover.join().unwrap();
+    });
+}

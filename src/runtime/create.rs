@@ -8,6 +8,7 @@ use super::network::NetworkRequest;
 use super::record::Record;
 use super::restart::RestartPolicy;
 use super::volume::VolumeRequest;
+use super::volumes::Volumes;
 use super::{ContainerId, ContainerName, RunError, mounts, time};
 use crate::fault;
 use crate::image::Image;
@@ -108,6 +109,7 @@ fn make(
     snapshots.make_writable(&dir, &parent)?;
     let starting = if starts { containers::hold_starting(&dir)? } else { None };
     fault::point("container.staged");
+    let _held = Volumes::new(store).hold()?;
     let inherited = inherited(request, containers)?;
     let mounts = mounts::prepare(&request.volumes, inherited, &config.volumes, &parent, store)?;
     let image_config = &request.image.config.config;

@@ -9,7 +9,7 @@ use super::volume::VolumeName;
 use super::{ContainerId, RunError};
 use crate::fault;
 use crate::sandbox::{MountKind, Source, TmpfsOptions};
-use crate::store::{LockKind, Store, StoreError};
+use crate::store::{Lock, LockKind, Store, StoreError};
 use crate::sys::fsutil;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -204,12 +204,18 @@ impl Volumes {
         if self.get(name)?.is_none() {
             return Err(RunError::NoVolume(name.to_owned()));
         }
+        // not while a container is made that may want it and is not among the users yet
+        let _settled = self.store.lock(TAKING, LockKind::Exclusive)?;
         let _lock = self.store.lock(&lock_name(name), LockKind::Exclusive)?;
-        // one that is just being made for a container whose record is not there yet is missed here; it then does not start
         if let Some(by) = self.users()?.remove(name) {
             return Err(RunError::VolumeInUse { name: name.to_owned(), by: by.join(", ") });
         }
         self.destroy(name)
+    }
+
+    /// Keeps volumes from being removed while a container is made.
+    pub(super) fn hold(&self) -> Result<Lock, RunError> {
+        Ok(self.store.lock(TAKING, LockKind::Shared)?)
     }
 
     /// Takes a volume away, whoever uses it.
@@ -245,6 +251,9 @@ impl Volumes {
         })
     }
 }
+
+/// The lock that is shared by those who make containers, from when they look for volumes until they count as users.
+const TAKING: &str = "volumes-taking";
 
 fn lock_name(name: &str) -> String {
     format!("volume-{name}")
