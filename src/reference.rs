@@ -65,7 +65,9 @@ impl Reference {
         if self.registry != DEFAULT_REGISTRY {
             return self.name();
         }
-        let official = self.repository.strip_prefix(DEFAULT_NAMESPACE).filter(|r| !r.contains('/'));
+        // library/ stays where the rest alone would be read as an image ID
+        let official =
+            self.repository.strip_prefix(DEFAULT_NAMESPACE).filter(|r| !r.contains('/') && !is_id(r));
         let short = official.unwrap_or(&self.repository);
         // docker.io/localhost/app must not turn into the registry localhost.
         if split_registry(short).0.is_some() { self.name() } else { short.to_owned() }
@@ -222,10 +224,14 @@ fn check_repository(repository: &str) -> Result<(), String> {
     for part in repository.split('/') {
         check_component(part)?;
     }
-    if repository.len() == 64 && repository.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if is_id(repository) {
         return Err("64 hex digits are an image ID, not a name".into());
     }
     Ok(())
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Letters and digits, in between single dots, one or two underscores or any number of dashes.
@@ -277,6 +283,7 @@ mod tests {
         let pinned = format!("app@sha256:{hex}");
         let full = format!("docker.io/library/app@sha256:{hex}");
         let both = format!("r.io/app:1@sha256:{hex}");
+        let id = (format!("docker.io/library/{hex}:1"), format!("library/{hex}:1"));
         for (text, want, familiar) in [
             ("busybox", "docker.io/library/busybox:latest", "busybox:latest"),
             ("docker.io/busybox", "docker.io/library/busybox:latest", "busybox:latest"),
@@ -291,6 +298,7 @@ mod tests {
             ("docker.io/localhost/a", "docker.io/localhost/a:latest", "docker.io/localhost/a:latest"),
             (&pinned, &full, &pinned),
             (&both, &both, &both),
+            (&id.1, &id.0, &id.1),
         ] {
             let parsed: Reference = text.parse().unwrap();
             assert_eq!((parsed.to_string().as_str(), parsed.familiar().as_str()), (want, familiar), "{text}");
