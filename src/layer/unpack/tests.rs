@@ -385,3 +385,55 @@ fn the_layer_below_gives_parents_links_and_link_targets() {
         assert_eq!(root.entry("usr").node, Node::Dir { opaque: true });
     }
 }
+
+#[test]
+fn what_is_hidden_below_lends_no_links() {
+    let lower = Lower(tempfile::tempdir().unwrap());
+    let opts = UnpackOptions { parent: Some(&lower), chown_ok: is_root(), ..UnpackOptions::default() };
+    let new = Evil::default;
+    for (what, tar) in [
+        ("deleted", new().file(".wh.usr", "").dir("usr")),
+        ("deleted after", new().dir("usr").file(".wh.usr", "")),
+        ("opaque", new().dir("usr").file("usr/.wh..wh..opq", "")),
+        ("the root opaque", new().file(".wh..wh..opq", "").dir("usr")),
+        ("the root opaque after", new().dir("usr").file(".wh..wh..opq", "")),
+        ("the file deleted", new().file("usr/.wh.f", "")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = tar.hardlink("h", "usr/f").end();
+        let error = unpack(&mut &bytes[..], dir.path(), &opts).unwrap_err().to_string();
+        assert!(error.contains("does not exist"), "{what}: {error}");
+    }
+}
+
+/// An empty layer that counts the questions.
+#[derive(Default)]
+struct Counting(std::sync::atomic::AtomicUsize);
+
+impl SourceTree for Counting {
+    fn stat(&self, _: &TreePath) -> std::io::Result<Option<SourceEntry>> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(None)
+    }
+    fn list(&self, _: &TreePath) -> std::io::Result<Vec<(Vec<u8>, SourceEntry)>> {
+        Ok(Vec::new())
+    }
+    fn content(&self, _: &TreePath, _: &SourceEntry) -> std::io::Result<crate::digest::ContentId> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+    fn open(&self, _: &TreePath) -> std::io::Result<std::fs::File> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+/// One name of a few kilobytes once kept a processor busy for minutes: each of its parents looked at all above it.
+#[test]
+fn a_deep_name_asks_the_layer_below_once() {
+    let lower = Counting::default();
+    let opts = UnpackOptions { parent: Some(&lower), chown_ok: is_root(), ..UnpackOptions::default() };
+    let deep = format!("{}f", "d/".repeat(500));
+    let tar = Evil::default().pax(&[("path", deep.as_bytes())]).file("f", "1").end();
+    let done = run_with(&tar, &opts);
+    assert_eq!(done.paths().len(), 501);
+    assert_eq!(lower.0.into_inner(), 1);
+}

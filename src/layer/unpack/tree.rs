@@ -23,6 +23,9 @@ struct Slot {
 enum What {
     Dir {
         opaque: bool,
+        /// Whether what lower layers hold in it may be seen. Kept with each directory, so that a look at a path is one
+        /// at its parent, however deep it is.
+        shows: bool,
     },
     /// A regular file by its body's number; several names share one.
     File(usize),
@@ -129,20 +132,43 @@ impl<'a> Tree<'a> {
         name: &[u8],
         _writers: &mut Writers<'_>,
     ) -> Result<(), LayerError> {
-        let dir = self.make_parents(item, dir)?;
-        self.whiteouts.insert(dir.child(name));
+        let path = self.make_parents(item, dir)?.child(name);
+        self.hide(&path);
+        self.whiteouts.insert(path);
         Ok(())
     }
 
     /// Marks a directory as hiding what is below.
     pub(super) fn opaque(&mut self, item: &Item, dir: &TreePath) -> Result<(), LayerError> {
         let dir = self.make_parents(item, dir)?;
+        self.hide(&dir);
         match self.slots.get_mut(&dir) {
             None => self.root_opaque = true,
-            Some(Slot { what: What::Dir { opaque }, .. }) => *opaque = true,
+            Some(Slot { what: What::Dir { opaque, .. }, .. }) => *opaque = true,
             Some(_) => return Err(refuse(item, "only a directory can be opaque")),
         }
         Ok(())
+    }
+
+    /// Says whether lower layers may be seen in a directory of this layer.
+    fn shows_in(&self, dir: &TreePath) -> bool {
+        match self.slots.get(dir).map(|slot| &slot.what) {
+            Some(What::Dir { shows, .. }) => *shows,
+            _ => !self.root_opaque,
+        }
+    }
+
+    /// Notes that nothing of lower layers is seen at and below a directory. What is hidden already is not gone through again.
+    fn hide(&mut self, dir: &TreePath) {
+        if !self.shows_in(dir) {
+            return;
+        }
+        let all = self.slots.range_mut(dir.clone()..);
+        for (_, slot) in all.take_while(|(path, _)| dir.is_root() || path.strip_prefix(dir).is_some()) {
+            if let What::Dir { shows, .. } = &mut slot.what {
+                *shows = false;
+            }
+        }
     }
 
     fn put_dir(&mut self, path: TreePath, meta: Meta, writers: &mut Writers<'_>) -> Result<(), LayerError> {
@@ -151,9 +177,8 @@ impl<'a> Tree<'a> {
             return Ok(());
         }
         self.clear(&path, writers)?;
-        self.disk.make_dir(&path)?;
-        self.slots.insert(path, Slot { meta, what: What::Dir { opaque: false } });
-        Ok(())
+        let shows = self.shows_in(&path.parent().unwrap_or_default()) && !self.whiteouts.contains(&path);
+        self.make_dir(&path, meta, shows)
     }
 
     fn file(
@@ -243,19 +268,13 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Looks at one real path without following it.
+    /// Looks at one real path, whose parent is the root or of this layer, without following it.
     fn look(&self, path: &TreePath) -> Result<Seen, LayerError> {
         if self.slots.contains_key(path) || path.is_root() {
             return Ok(Seen::Here);
         }
         let Some(parent) = self.parent else { return Ok(Seen::Nothing) };
-        let hides = |dir: &TreePath| {
-            let opaque = matches!(self.slots.get(dir), Some(Slot { what: What::Dir { opaque: true }, .. }));
-            opaque || self.whiteouts.contains(dir)
-        };
-        let mut above = path.parent();
-        if self.whiteouts.contains(path) || std::iter::from_fn(|| next_up(&mut above)).any(|dir| hides(&dir))
-        {
+        if self.whiteouts.contains(path) || !self.shows_in(&path.parent().unwrap_or_default()) {
             return Ok(Seen::Nothing);
         }
         let below = parent.stat(path).map_err(LayerError::io("look at", path))?;
@@ -292,14 +311,16 @@ impl<'a> Tree<'a> {
                 Seen::Below(SourceEntry { node: SourceNode::Symlink { target: text }, .. }) => {
                     target = Some(text)
                 }
-                Seen::Below(SourceEntry { node: SourceNode::Dir, meta, .. }) => self.make_dir(&path, meta)?,
+                Seen::Below(SourceEntry { node: SourceNode::Dir, meta, .. }) => {
+                    self.make_dir(&path, meta, true)?
+                }
                 Seen::Below(_) => return Err(not_a_dir(item, &path)),
                 Seen::Nothing if from_link && self.plain => {
                     return Err(refuse(item, "a symbolic link on the way to it leads nowhere"));
                 }
                 Seen::Nothing => {
                     let mtime = item.mtime;
-                    self.make_dir(&path, Meta { mode: 0o755, mtime, ..Meta::default() })?;
+                    self.make_dir(&path, Meta { mode: 0o755, mtime, ..Meta::default() }, false)?;
                 }
             }
             let Some(target) = target else {
@@ -322,9 +343,9 @@ impl<'a> Tree<'a> {
         Ok(here)
     }
 
-    fn make_dir(&mut self, path: &TreePath, meta: Meta) -> Result<(), LayerError> {
+    fn make_dir(&mut self, path: &TreePath, meta: Meta, shows: bool) -> Result<(), LayerError> {
         self.disk.make_dir(path)?;
-        self.slots.insert(path.clone(), Slot { meta, what: What::Dir { opaque: false } });
+        self.slots.insert(path.clone(), Slot { meta, what: What::Dir { opaque: false, shows } });
         Ok(())
     }
 
@@ -338,7 +359,7 @@ impl<'a> Tree<'a> {
         for path in std::mem::take(&mut self.whiteouts) {
             match self.slots.get_mut(&path) {
                 // what this layer itself puts there stays; a directory must not merge with the deleted one
-                Some(Slot { what: What::Dir { opaque }, .. }) => *opaque = true,
+                Some(Slot { what: What::Dir { opaque, .. }, .. }) => *opaque = true,
                 Some(_) => {}
                 None => {
                     self.disk.whiteout(&path)?;
@@ -348,14 +369,14 @@ impl<'a> Tree<'a> {
         }
         // from the deepest up, so that nothing below changes a time or needs a mode that is gone
         for (path, slot) in self.slots.iter().rev() {
-            if let What::Dir { opaque } = slot.what {
+            if let What::Dir { opaque, .. } = slot.what {
                 self.disk.finish_dir(path, &slot.meta, opaque)?;
             }
         }
         let mut first: Vec<Option<TreePath>> = vec![None; self.bodies.len()];
         for (path, slot) in self.slots {
             let node = match slot.what {
-                What::Dir { opaque } => Node::Dir { opaque },
+                What::Dir { opaque, .. } => Node::Dir { opaque },
                 What::Symlink(target) => Node::Symlink { target },
                 What::Char(major, minor) => Node::CharDevice { major, minor },
                 What::Block(major, minor) => Node::BlockDevice { major, minor },
@@ -384,12 +405,6 @@ impl<'a> Tree<'a> {
         }
         Ok(())
     }
-}
-
-fn next_up(at: &mut Option<TreePath>) -> Option<TreePath> {
-    let here = at.take()?;
-    *at = here.parent();
-    Some(here)
 }
 
 fn meta(item: &Item) -> Meta {
