@@ -71,6 +71,37 @@ impl Drop for Agent {
     }
 }
 
+/// A step once waited for itself when it had two mounts of one cache and one of them locked.
+#[test]
+fn a_step_has_one_cache_twice() {
+    let space = TestSpace::new().with_busybox();
+    for (at, (one, two)) in [
+        ("locked", "locked"),
+        ("shared", "locked"),
+        ("locked", "shared"),
+        ("private", "shared"),
+        ("private", "locked"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mount = |sharing: &str, target: &str| {
+            format!("--mount=type=cache,id=c{at},sharing={sharing},target={target}")
+        };
+        space.build_text(
+            "twice",
+            &format!(
+                "FROM busybox\nRUN {} {} echo {at} > /a/f; cat /b/f > /out || true\n",
+                mount(one, "/a"),
+                mount(two, "/b")
+            ),
+        );
+        // a private one beside it is a cache of its own
+        let want = if one == "private" { String::new() } else { format!("{at}\n") };
+        assert_eq!(space.stdout_of("twice", &["cat", "/out"]), want, "{one} {two}");
+    }
+}
+
 #[test]
 fn an_agent_of_openssh_answers_in_a_step() {
     if !root_or_skip() || !tools_or_skip(&["ssh-agent", "ssh-add", "ssh-keygen"]) {

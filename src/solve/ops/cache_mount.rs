@@ -37,7 +37,10 @@ pub(super) fn open(
         Sharing::Shared if renewing.as_ref().is_some_and(|done| !done.contains(&id)) => {
             (id.clone(), alone()?)
         }
-        Sharing::Shared => (id.clone(), env.store.lock(&lock_name(&id), LockKind::Shared)?),
+        Sharing::Shared => {
+            let lock = processes.wait_for(|| env.store.try_lock(&lock_name(&id), LockKind::Shared))?;
+            (id.clone(), lock)
+        }
         Sharing::Locked => (id.clone(), alone()?),
         Sharing::Private => private(&id, env)?,
     };
@@ -55,7 +58,7 @@ pub(super) fn open(
     make(&dir, mount, seed, renew, env).map_err(fail)?;
     if renew && *sharing == Sharing::Shared {
         drop(lock);
-        lock = env.store.lock(&lock_name(&id), LockKind::Shared)?;
+        lock = processes.wait_for(|| env.store.try_lock(&lock_name(&id), LockKind::Shared))?;
     }
     // the time of its last use, for the garbage collector; a failure does no harm
     let _ = crate::sys::fsutil::touch(&dir.join("name"));

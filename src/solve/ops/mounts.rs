@@ -6,11 +6,12 @@
 use super::{agent, cache_mount, take};
 use crate::cache::KeyBuilder;
 use crate::digest::{ContentId, ResultId};
-use crate::plan::{From, Role, RunMount, RunOp};
+use crate::plan::{From, Role, RunMount, RunOp, Sharing};
 use crate::sandbox::{MountKind, MountSpec, Source};
 use crate::solve::schedule::Inputs;
 use crate::solve::{BuildEnv, OpError, Processes};
 use crate::store::{Lock, TempDir};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Where the files of a mount come from, as far as the cache key must know.
@@ -86,6 +87,8 @@ pub(super) struct Mounts {
     /// `NAME=value` entries that mounts add to the environment.
     pub(super) env: Vec<Vec<u8>>,
     held: Vec<Held>,
+    /// The caches that the step holds; a second mount of one shows the same directory.
+    caches: BTreeMap<String, PathBuf>,
 }
 
 /// What must outlive the step.
@@ -111,9 +114,17 @@ impl Mounts {
         let mut made = Self::default();
         // always in one order, so that two steps that lock the same caches cannot wait for each other
         let mut order: Vec<usize> = (0..op.mounts.len()).collect();
+        // of one cache what waits longest first, so that the step does not wait for itself
         order.sort_by_key(|n| match &op.mounts[*n] {
-            RunMount::Cache { id, .. } => id.clone(),
-            _ => String::new(),
+            RunMount::Cache { id, sharing, .. } => (
+                id.clone(),
+                match sharing {
+                    Sharing::Locked => 0,
+                    Sharing::Shared => 1,
+                    Sharing::Private => 2,
+                },
+            ),
+            _ => (String::new(), 0),
         });
         let mut specs = vec![None; op.mounts.len()];
         for n in order {
@@ -142,9 +153,18 @@ impl Mounts {
                 };
                 Ok(Some(spec(target, kind, !*writable)))
             }
-            RunMount::Cache { target, readonly, .. } => {
-                let (dir, lock) = cache_mount::open(mount, from, fresh, env, processes)?;
-                self.held.push(Held::Lock(lock));
+            RunMount::Cache { target, readonly, sharing, .. } => {
+                let name = cache_mount::identity(mount, from);
+                let held = self.caches.get(&name).filter(|_| *sharing != Sharing::Private).cloned();
+                let dir = match held {
+                    Some(dir) => dir,
+                    None => {
+                        let (dir, lock) = cache_mount::open(mount, from, fresh, env, processes)?;
+                        self.held.push(Held::Lock(lock));
+                        self.caches.insert(name, dir.clone());
+                        dir
+                    }
+                };
                 let source = Source::InDir { root: dir, path: Vec::new() };
                 Ok(Some(spec(target, MountKind::Bind(source), *readonly)))
             }
