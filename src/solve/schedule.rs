@@ -16,6 +16,7 @@ use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use petgraph::visit::EdgeRef;
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
 
 /// The results of a vertex's inputs, by role in order.
@@ -100,15 +101,16 @@ impl<'g> Board<'g> {
 }
 
 /// Settles every vertex of the graph with at most `jobs` running at once. After the first failure nothing new starts, what
-/// runs is told to stop, and that first failure is the answer.
+/// runs is told to stop, and that first failure is the answer. A panic of one of them is that of this function.
 pub(super) fn run<W: Work>(graph: &BuildGraph, jobs: usize, work: &W) -> Result<Vec<ResultId>, W::Error> {
     let mut board = Board::new(graph);
     let mut failure = None;
+    let mut panic = None;
     std::thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let mut running = 0;
         loop {
-            while failure.is_none() && running < jobs.max(1) {
+            while failure.is_none() && panic.is_none() && running < jobs.max(1) {
                 let Some(vertex) = board.ready.pop_front() else { break };
                 let inputs = board.inputs(vertex);
                 match work.known(vertex, &inputs) {
@@ -118,8 +120,9 @@ pub(super) fn run<W: Work>(graph: &BuildGraph, jobs: usize, work: &W) -> Result<
                         running += 1;
                         let tell = tell.clone();
                         scope.spawn(move || {
+                            let made = catch_unwind(AssertUnwindSafe(|| work.make(vertex, &inputs)));
                             // the receiver lives until every thread has told
-                            let _ = tell.send((vertex, work.make(vertex, &inputs)));
+                            let _ = tell.send((vertex, made));
                         });
                     }
                     Err(error) => {
@@ -137,8 +140,12 @@ pub(super) fn run<W: Work>(graph: &BuildGraph, jobs: usize, work: &W) -> Result<
             let Ok((vertex, outcome)) = told.recv() else { break };
             running -= 1;
             match outcome {
-                Ok(result) => board.done(vertex, result),
-                Err(error) => {
+                Ok(Ok(result)) => board.done(vertex, result),
+                Err(cause) => {
+                    work.stop();
+                    panic = Some(cause);
+                }
+                Ok(Err(error)) => {
                     board.states[vertex.index()] = State::Failed;
                     if failure.is_none() {
                         if work.ends_others(&error) {
@@ -150,6 +157,9 @@ pub(super) fn run<W: Work>(graph: &BuildGraph, jobs: usize, work: &W) -> Result<
             }
         }
     });
+    if let Some(cause) = panic {
+        resume_unwind(cause);
+    }
     match failure {
         Some(error) => Err(error),
         None => Ok(board.results()),
@@ -240,6 +250,34 @@ mod tests {
         let fake = Fake { together: Some(Barrier::new(3)), ..Fake::new() };
         let results = run(&graph(3, &[]), 8, &fake).unwrap();
         assert_eq!(results, [id(0), id(1), id(2)]);
+    }
+
+    /// One vertex panics, the other waits to be told to stop.
+    struct Breaks(AtomicBool);
+
+    impl Work for Breaks {
+        type Error = usize;
+        fn known(&self, _: NodeIndex, _: &Inputs) -> Result<Option<ResultId>, usize> {
+            Ok(None)
+        }
+        fn make(&self, vertex: NodeIndex, _: &Inputs) -> Result<ResultId, usize> {
+            assert!(vertex.index() != 0, "a fault of the step");
+            while !self.0.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            Err(vertex.index())
+        }
+        fn stop(&self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_panic_stops_the_others_and_comes_out() {
+        let work = Breaks(AtomicBool::new(false));
+        let caught = catch_unwind(AssertUnwindSafe(|| run(&graph(3, &[(0, 2)]), 8, &work)));
+        let cause = caught.unwrap_err();
+        assert_eq!(cause.downcast_ref::<&str>(), Some(&"a fault of the step"));
     }
 
     #[test]
