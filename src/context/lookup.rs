@@ -1,14 +1,16 @@
 //! Where the Dockerfile and its ignore file are.
 //!
-//! `-f` is a path of the user's own and is opened like any other; what is found by name inside the context is opened
+//! `-f` with a path elsewhere is the user's own and is opened like any other; what is inside the context is opened
 //! through the context's descriptor, so that a link in it cannot lead out.
 
 use super::{ContextError, IgnoreRules};
 use crate::sys::inroot;
+use crate::tree::TreePath;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// More than any Dockerfile or ignore file written by hand, in bytes.
@@ -30,7 +32,7 @@ pub struct Dockerfile {
 /// [`ContextError::NoDockerfile`] when nothing was named and neither is there; [`ContextError::Read`].
 pub fn find_dockerfile(context: &Path, named: Option<&Path>) -> Result<Dockerfile, ContextError> {
     if let Some(path) = named {
-        let text = File::open(path).and_then(read).map_err(|source| read_error(path, source))?;
+        let text = open_named(context, path).and_then(read).map_err(|source| read_error(path, source))?;
         return Ok(Dockerfile { path: path.to_owned(), text });
     }
     for name in ["Dockerfile", "dockerfile"] {
@@ -69,7 +71,7 @@ pub fn load_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreRu
         let mut name = OsString::from(dockerfile);
         name.push(".dockerignore");
         let path = PathBuf::from(name);
-        match File::open(&path).and_then(read) {
+        match open_named(context, &path).and_then(read) {
             Ok(text) => return Ok(IgnoreRules::parse(&text, &shown(&path))?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(read_error(&path, source)),
@@ -79,6 +81,32 @@ pub fn load_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<IgnoreRu
         Some(text) => Ok(IgnoreRules::parse(&text, ".dockerignore")?),
         None => Ok(IgnoreRules::none()),
     }
+}
+
+/// Opens a file that the user names. What is elsewhere is the user's own; what is in the context may be a link that somebody
+/// else has put there, and leads to what is in the context too, or nowhere.
+fn open_named(context: &Path, path: &Path) -> io::Result<File> {
+    let Some(inside) = place_inside(context, path)? else { return File::open(path) };
+    let root = inroot::open_root(context)?;
+    match inroot::open_in_root(&root, &inside, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+        Ok(fd) => Ok(File::from(fd)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && path.exists() => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "a symbolic link on the way leads out of the context",
+        )),
+        Err(e) => Err(e),
+    }
+}
+
+/// Tells where in the context a path is, by its words alone; `None` when it is elsewhere.
+fn place_inside(context: &Path, path: &Path) -> io::Result<Option<PathBuf>> {
+    let clean = |path: PathBuf| {
+        let bytes = path.into_os_string().into_vec();
+        PathBuf::from(OsString::from_vec([b"/", TreePath::clean(&bytes).as_bytes()].concat()))
+    };
+    let path = clean(std::path::absolute(path)?);
+    let contexts = [std::path::absolute(context)?, context.canonicalize()?];
+    Ok(contexts.into_iter().find_map(|dir| path.strip_prefix(clean(dir)).ok().map(Path::to_owned)))
 }
 
 fn shown(path: &Path) -> String {
@@ -123,7 +151,6 @@ fn read_error(path: &Path, source: io::Error) -> ContextError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::TreePath;
     use std::fs;
 
     #[test]
@@ -147,6 +174,20 @@ mod tests {
         fs::write(other.path().join("secret"), "FROM x").unwrap();
         std::os::unix::fs::symlink(other.path().join("secret"), dir.path().join("Dockerfile")).unwrap();
         assert!(find_dockerfile(dir.path(), None).is_err());
+        // named, too, however the way to it is written
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        std::os::unix::fs::symlink(other.path(), dir.path().join("sub/out")).unwrap();
+        std::os::unix::fs::symlink("../inside", dir.path().join("sub/in")).unwrap();
+        fs::write(dir.path().join("inside"), "FROM y").unwrap();
+        for name in ["Dockerfile", "sub/out/secret", "sub/../Dockerfile", "./sub//out/secret"] {
+            let error = find_dockerfile(dir.path(), Some(&dir.path().join(name))).unwrap_err();
+            let why = std::error::Error::source(&error).unwrap().to_string();
+            assert!(why.contains("out of the context"), "{name}: {why}");
+        }
+        assert_eq!(find_dockerfile(dir.path(), Some(&dir.path().join("sub/in"))).unwrap().text, b"FROM y");
+        // a link of the user's own elsewhere is followed
+        std::os::unix::fs::symlink("secret", other.path().join("link")).unwrap();
+        assert_eq!(find_dockerfile(dir.path(), Some(&other.path().join("link"))).unwrap().text, b"FROM x");
     }
 
     #[test]
