@@ -1,5 +1,6 @@
 //! Every error that reaches the user becomes text, hint and exit code here, and nowhere else.
 
+use super::output::calm;
 use crate::progress::printable;
 use std::fmt::Display;
 use std::io::Write;
@@ -56,11 +57,15 @@ impl CliError {
     pub fn report(&self) -> ExitCode {
         let mut text = String::from("error: ");
         for line in self.message.lines() {
-            text.push_str(&printable(line.as_bytes()));
+            // the log of a step may have colours
+            match line.starts_with(" > ") {
+                true => text.push_str(&printable(line.as_bytes())),
+                false => text.push_str(&calm(line)),
+            }
             text.push('\n');
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("help: {hint}\n"));
+            text.push_str(&calm(&format!("help: {hint}\n")));
         }
         // standard error may be gone; the exit code still tells
         let _ = std::io::stderr().lock().write_all(text.as_bytes());

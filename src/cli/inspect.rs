@@ -4,6 +4,7 @@ use super::image_commands::open;
 use super::template::Template;
 use super::{CliError, CommandResult, Ctx, containers};
 use crate::platform::Platform;
+use crate::progress::plain_json;
 use crate::runtime::RunError;
 use serde::Serialize;
 use serde_json::Value;
@@ -115,5 +116,5 @@ pub(super) fn pretty(value: &Value) -> Result<String, CliError> {
     let mut out = Vec::new();
     let four = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, four))?;
-    Ok(String::from_utf8_lossy(&out).into_owned())
+    Ok(plain_json(&String::from_utf8_lossy(&out)))
 }

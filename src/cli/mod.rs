@@ -127,6 +127,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => return CliError::from_error(&error).code(failure).report(),
     }
+    // What the caller left open is not for the programs that are started from here, some of which go on in the background.
+    let _ = crate::sys::process::cloexec_from(3);
     match Ctx::new(cli.root, cli.registry.flags()).and_then(|ctx| dispatch(cli.command, &ctx)) {
         Ok(code) => code,
         Err(error) if error.code == 1 => error.code(failure).report(),
@@ -168,7 +170,7 @@ fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
 /// Says something to the user on standard error.
 fn talk(text: &str) {
     // standard error may be gone; the work goes on
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    let _ = std::io::stderr().lock().write_all(output::calm(text).as_bytes());
 }
 
 /// A panic is a fault of rbuild's own and is said to be one.
@@ -181,8 +183,12 @@ fn internal_error(info: &std::panic::PanicHookInfo<'_>) {
 
 /// Prints help, version or what is wrong with the command line.
 fn usage(error: &clap::Error, failure: u8) -> ExitCode {
-    // a closed pipe is no reason to panic
-    let _ = error.print();
+    if error.use_stderr() {
+        talk(&error.render().to_string());
+    } else {
+        // a closed pipe is no reason to panic
+        let _ = error.print();
+    }
     if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS }
 }
 

@@ -1,6 +1,7 @@
 //! A failed step, as the user wants to see it: why, its log, and the lines of the Dockerfile.
 
 use super::CliError;
+use crate::dockerfile::without_passwords;
 use crate::progress::printable;
 use crate::solve::{OpError, SolveError};
 use std::io::{Read, Seek, SeekFrom};
@@ -77,7 +78,10 @@ fn excerpt(name: &str, source: &[u8], error: &SolveError) -> String {
     for number in first..=last {
         let mark = if error.lines.contains(&number) { ">>>" } else { "   " };
         let line = lines.get(number - 1).copied().unwrap_or("");
-        out.push_str(&format!(" {number:width$} | {mark} {}\n", printable(line.as_bytes())));
+        out.push_str(&format!(
+            " {number:width$} | {mark} {}\n",
+            printable(without_passwords(line).as_bytes())
+        ));
     }
     out
 }

@@ -1,8 +1,11 @@
 //! Tables, sizes and short ids as docker prints them.
 
+use crate::dockerfile::visible;
+
 /// Lines up cells: each column as wide as its widest cell and three spaces, at least ten characters. The last
-/// column is not padded.
+/// column is not padded. Control characters are made visible: each row stays one line.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -10,7 +13,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         for (at, cell) in row.iter().enumerate() {
             out.push_str(cell);
             if at + 1 < row.len() {

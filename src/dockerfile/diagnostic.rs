@@ -209,7 +209,7 @@ fn char_width(c: char) -> usize {
 }
 
 fn cut(line: &str) -> String {
-    let line = line.trim_end();
+    let line = without_passwords(line.trim_end());
     let mut kept: String = line
         .chars()
         .take(WIDTH)
@@ -230,6 +230,30 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
             .chars()
             .map(|c| if bad(c) { c.escape_default().to_string() } else { c.to_string() })
             .collect(),
+    }
+}
+
+/// Crosses out users and passwords in addresses of the web, letter by letter, so that columns stay: what is shown ends
+/// up in logs and histories that many read.
+pub(crate) fn without_passwords(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        rest = after;
+        let web = ["http://", "https://"].iter().any(|scheme| before.to_ascii_lowercase().ends_with(scheme));
+        let end = rest
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '\\'))
+            .unwrap_or(rest.len());
+        if let Some(host) = rest[..end].rfind('@').filter(|_| web) {
+            out.extend(std::iter::repeat_n('x', rest[..host].chars().count()));
+            rest = &rest[host..];
+        }
+    }
+    match out.is_empty() {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(out + rest),
     }
 }
 
@@ -320,6 +344,19 @@ mod tests {
          5 |   c
            |   ^
         ");
+    }
+
+    #[test]
+    fn passwords_in_addresses_are_crossed_out() {
+        for (text, want) in [
+            ("ADD http://u:p@host/x /y", "ADD http://xxx@host/x /y"),
+            ("HTTPS://t@h http://u:p@x@h?a@b", "HTTPS://x@h http://xxxxx@h?a@b"),
+            ("[\"https://ü:p@h/x\", \"a@b\"]", "[\"https://xxx@h/x\", \"a@b\"]"),
+            ("https://host/x@y git@host:x ssh://git@h/x", "https://host/x@y git@host:x ssh://git@h/x"),
+            ("no address", "no address"),
+        ] {
+            assert_eq!(without_passwords(text), want);
+        }
     }
 
     #[test]

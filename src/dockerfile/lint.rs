@@ -10,6 +10,7 @@ mod walk;
 
 pub use config::{Config, ConfigError};
 pub use rule::Rule;
+pub(crate) use rule::names_a_secret;
 pub use walk::{Inherited, check, check_file, check_stage};
 
 use super::ast::Head;

@@ -30,6 +30,7 @@ mod word_error;
 
 pub use ast::Dockerfile;
 pub use diagnostic::Diagnostic;
+pub(crate) use diagnostic::{visible, without_passwords};
 pub use duration::parse_duration;
 pub use parse::{detect_syntax, parse, parse_trigger};
 pub use span::{LineIndex, Position, Span, Text};

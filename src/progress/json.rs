@@ -4,6 +4,7 @@
 //! (`step`, `done`, `total`), `ended` (`step`, `outcome`, `error`, `seconds`) or `warning` (`text`). The text of a log
 //! is as the step wrote it, not cut at lines; what is not UTF-8 in it is replaced.
 
+use super::lines::plain_json;
 use super::{Event, EventSink, Outcome, Stream};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -23,7 +24,7 @@ impl Json {
 
 impl EventSink for Json {
     fn send(&self, event: Event) {
-        let mut line = object(&event).to_string();
+        let mut line = plain_json(&object(&event).to_string());
         line.push('\n');
         let mut out = self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());

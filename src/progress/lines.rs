@@ -57,12 +57,27 @@ pub fn printable(line: &[u8]) -> String {
         }
         match c {
             '\t' => out.push('\t'),
-            c if c.is_control() => out.extend(c.escape_default()),
+            c if c.is_control() || turns(c) => out.extend(c.escape_default()),
             c => out.push(c),
         }
         rest = &rest[c.len_utf8()..];
     }
     out
+}
+
+/// Writes JSON that holds no control character: the standard lets some stay as they are, and terminals obey these.
+pub fn plain_json(json: &str) -> String {
+    let raw = |c: char| c == '\u{7f}' || (c.is_control() && !c.is_ascii()) || turns(c);
+    if !json.contains(raw) {
+        return json.to_owned();
+    }
+    let escaped = |c: char| if raw(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escaped).collect()
+}
+
+/// Says whether a character changes the direction in which others are shown, as no output needs but a disguise.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Measures the escape sequence at the start and says whether it only sets colours (ECMA-48, SGR).
@@ -106,9 +121,19 @@ mod tests {
             ("10%\r50%\r100%", "100%"),
             ("\x1b[999", "999"),
             ("a\x08b", "a\\u{8}b"),
+            ("\u{9b}2J\u{202e}x", "\\u{9b}2J\\u{202e}x"),
         ] {
             assert_eq!(printable(raw.as_bytes()), want, "{raw:?}");
         }
+    }
+
+    #[test]
+    fn json_says_the_same_without_control_characters() {
+        let text = "a\u{9b}b\u{7f}c\u{202e}d\u{1b}ü\n";
+        let json = serde_json::to_string_pretty(&[text]).unwrap();
+        let plain = plain_json(&json);
+        assert!(plain.chars().all(|c| c == '\n' || !c.is_control()), "{plain:?}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&plain).unwrap(), [text]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod moving;
 pub mod plain;
 pub mod tty;
 
-pub use lines::printable;
+pub use lines::{plain_json, printable};
 pub use moving::Moving;
 
 use std::time::Duration;

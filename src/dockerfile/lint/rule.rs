@@ -104,7 +104,7 @@ impl Rule {
 }
 
 /// Tells whether the name of a variable suggests that its value is secret.
-pub(super) fn names_a_secret(name: &str) -> bool {
+pub(crate) fn names_a_secret(name: &str) -> bool {
     static SECRET: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new("(?i)(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)")
             .expect("a constant pattern")

@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::dockerfile::ast::{Add, Copy, Instruction, Source};
 use crate::dockerfile::diagnostic::Diagnostic;
 use crate::dockerfile::span::Text;
+use crate::dockerfile::without_passwords;
 use crate::plan::bases::Files;
 use crate::plan::op::{CopyOp, CopySource, From, Op, Role};
 use crate::plan::remote::{self, Kind};
@@ -109,6 +110,12 @@ impl Lowering<'_, '_> {
                     paths.push(copy_source(path, text, is_add)?);
                 }
                 Source::Heredoc(heredoc) => {
+                    if heredoc.name.contains('/') || matches!(heredoc.name.as_str(), "" | "." | "..") {
+                        let why = format!("the heredoc {:?} cannot be the name of a file", heredoc.name);
+                        return Err(Diagnostic::new("rbuild::heredoc", why)
+                            .at(heredoc.span)
+                            .help("its word after << becomes the file's name"));
+                    }
                     let body = self.planner.words.body(heredoc, &self.state.env)?;
                     self.check_undefined(&body, &instruction.head);
                     inline.push(CopySource::Inline { name: heredoc.name.clone(), content: body.text });
@@ -166,5 +173,5 @@ fn history(name: &str, parents: bool, words: &Words) -> String {
         CopySource::Inline { name, .. } => format!("<<{name}"),
     }));
     parts.push(words.dest.clone());
-    parts.join(" ") + wording::SUFFIX
+    without_passwords(&parts.join(" ")).into_owned() + wording::SUFFIX
 }

@@ -16,8 +16,9 @@ use super::planner::{Planner, Step};
 use super::state::StageState;
 use crate::dockerfile::ast::{Head, Instruction, Kind};
 use crate::dockerfile::diagnostic::Diagnostic;
-use crate::dockerfile::lint::Warning;
+use crate::dockerfile::lint::{Warning, names_a_secret};
 use crate::dockerfile::span::{Span, Text};
+use crate::dockerfile::without_passwords;
 use crate::dockerfile::word::Expanded;
 use petgraph::graph::NodeIndex;
 
@@ -120,9 +121,15 @@ impl Lowering<'_, '_> {
         self.state.stack(vertex, created_by);
     }
 
-    /// Writes an instruction as it is shown: variables expanded, the keyword in capitals.
+    /// Writes an instruction as it is shown: variables expanded, the keyword in capitals. What is called like a secret
+    /// shows stars: the text goes to logs that many read.
     fn shown(&self, text: &str, env: &Env, keep_quotes: bool) -> String {
-        let shown = self.planner.words.shown(text.trim(), env, keep_quotes);
+        let mut env = env.clone();
+        let secret: Vec<String> =
+            env.names().filter(|name| names_a_secret(name)).map(str::to_owned).collect();
+        secret.iter().for_each(|name| env.set(name, "****"));
+        let shown = self.planner.words.shown(text.trim(), &env, keep_quotes);
+        let shown = without_passwords(&shown);
         match shown.split_once(' ') {
             Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
             None => shown.to_uppercase(),

@@ -3,6 +3,7 @@
 use super::mounts::{MountSource, Mounts};
 use crate::cache::KeyBuilder;
 use crate::digest::ResultId;
+use crate::dockerfile::lint::names_a_secret;
 use crate::network::NetworkMode;
 use crate::plan::{RunNetwork, RunOp};
 use crate::platform::Platform;
@@ -34,7 +35,12 @@ pub(in crate::solve) fn feed(
         .text("working directory", &op.cwd)
         .text("user", &op.user);
     for (name, value) in &op.env {
-        key.text(&format!("env {name}"), value);
+        let part = format!("env {name}");
+        // the parts are kept for --explain, and what is called like a secret shall not lie about
+        match names_a_secret(name) {
+            true => key.id(&part, blake3::hash(value.as_bytes()).as_bytes()),
+            false => key.text(&part, value),
+        };
     }
     for (name, body) in &op.scripts {
         key.text(&format!("script {name}"), body);
