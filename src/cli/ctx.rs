@@ -36,6 +36,7 @@ impl Ctx {
 
     /// Opens the store with its snapshots and images.
     pub fn open(&self) -> Result<(Store, Snapshots, Images), CliError> {
+        crate::store::tell_waits(|line| super::talk(&format!("{line}\n")));
         let store = Store::open(&self.root)?;
         let mode = self.mode(&store)?;
         let snapshots = Snapshots::new_with_mode(store.clone(), mode);

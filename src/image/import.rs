@@ -70,6 +70,8 @@ impl Images {
             layers: vec![plain_layer(&layer, request.epoch)],
             annotations: Default::default(),
         };
+        // there is no blob of which the layer could be made again
+        self.store.sync_everything()?;
         self.store_image(&config, manifest, &BTreeMap::new(), request.name.as_slice())
     }
 

@@ -160,7 +160,7 @@ impl Containers {
         state.error = "the container's monitor was killed, and its processes with it".into();
         state.finished = super::time::now();
         state.network = Default::default();
-        self.save_state(&id, &container.state)?;
+        self.save_state(&container.record, &container.state)?;
         if container.record.auto_remove {
             self.remove_locked(container, true, lock)?;
         }
@@ -236,12 +236,22 @@ impl Containers {
         };
         let config = staged.join("config.json");
         std::fs::write(&config, to_json(&record)?).map_err(StoreError::io("write", &config))?;
+        // one that goes with its process is gone after a power cut anyway
+        let durable = !record.auto_remove;
+        if durable {
+            let synced = File::open(&config).and_then(|file| file.sync_all());
+            synced.map_err(StoreError::io("write", &config))?;
+        }
         fault::point("container.record_written");
         self.link_name(&record.name, &record.id)?;
         fault::point("container.name_taken");
         let dir = self.dir(&record.id);
         std::fs::rename(staged, &dir).map_err(StoreError::io("publish", &dir))?;
         fault::point("container.renamed");
+        if durable {
+            self.store.sync_dir("containers/names")?;
+            self.store.sync_dir("containers")?;
+        }
         Ok(record)
     }
 
@@ -290,7 +300,8 @@ impl Containers {
 
     /// Writes what a container was made with.
     pub(super) fn save_record(&self, record: &Record) -> Result<(), RunError> {
-        Ok(self.store.write_atomic(&Self::rel(&record.id, "config.json"), &to_json(record)?, false)?)
+        let durable = !record.auto_remove;
+        Ok(self.store.write_atomic(&Self::rel(&record.id, "config.json"), &to_json(record)?, durable)?)
     }
 
     /// Keeps a changed record.
@@ -299,8 +310,11 @@ impl Containers {
     }
 
     /// Writes what a container is now. Only for whoever holds its lock.
-    pub(super) fn save_state(&self, id: &ContainerId, state: &State) -> Result<(), RunError> {
-        Ok(self.store.write_atomic(&Self::rel(id, "state.json"), &to_json(state)?, false)?)
+    ///
+    /// Only an end has to survive a power cut: whatever else the file says then, the container does not run.
+    pub(super) fn save_state(&self, record: &Record, state: &State) -> Result<(), RunError> {
+        let durable = state.status == Status::Exited && !record.auto_remove;
+        Ok(self.store.write_atomic(&Self::rel(&record.id, "state.json"), &to_json(state)?, durable)?)
     }
 
     /// Gives a container another name.
@@ -348,7 +362,7 @@ impl Containers {
     ) -> Result<(), RunError> {
         if container.state.status != Status::Removing {
             container.state.status = Status::Removing;
-            self.save_state(&container.record.id, &container.state)?;
+            self.save_state(&container.record, &container.state)?;
         }
         fault::point("container.before_remove");
         super::network::forget(self, &container.record);

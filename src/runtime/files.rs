@@ -145,5 +145,8 @@ pub fn keep_changes(
     };
     let kept = layer::unpack(&mut tar, &prepared.upper, &opts).map_err(broken)?;
     drop(view);
-    Ok(Some(snapshots.commit(prepared, kept, StepRecord::default())?.id))
+    let id = snapshots.commit(prepared, kept, StepRecord::default())?.id;
+    // nothing could make this layer again
+    snapshots.store().sync_everything()?;
+    Ok(Some(id))
 }

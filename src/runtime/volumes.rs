@@ -91,6 +91,7 @@ impl Volumes {
             .recursive(true)
             .create(&data)
             .map_err(StoreError::io("make the directory", &data))?;
+        self.store.sync_dir(&format!("volumes/{}", info.name))?;
         fault::point("volume.made");
         Ok(info)
     }

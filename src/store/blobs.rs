@@ -84,6 +84,9 @@ impl Blobs {
         let synced = File::open(file).and_then(|file| file.sync_all());
         synced.and_then(|()| std::fs::rename(file, &target)).map_err(StoreError::io("write", &target))?;
         fault::point("store.blob.adopted");
+        if let Some(dir) = target.parent() {
+            temp::sync_dir(dir)?;
+        }
         Ok(())
     }
 

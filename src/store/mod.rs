@@ -20,7 +20,7 @@ mod temp;
 
 pub use blobs::{BlobWriter, Blobs};
 pub use bodies::{Bodies, BodyOutcome, BodySource};
-pub use lock::{Lock, LockKind};
+pub use lock::{Lock, LockKind, tell_waits};
 pub use temp::{TempDir, abandon};
 
 use crate::digest::Digest;
@@ -199,10 +199,28 @@ impl Store {
             Ok(())
         };
         write(&mut file).map_err(StoreError::io("write", staged.path()))?;
-        if let Some(dir) = target.parent() {
-            make_dirs(&self.inner.root, dir)?;
+        let Some(dir) = target.parent() else { return staged.publish(&target, durable) };
+        let new_dir = !dir.is_dir();
+        make_dirs(&self.inner.root, dir)?;
+        staged.publish(&target, durable)?;
+        match dir.parent() {
+            // a new directory is a name in another one
+            Some(above) if durable && new_dir => temp::sync_dir(above),
+            _ => Ok(()),
         }
-        staged.publish(&target, durable)
+    }
+
+    /// Returns when everything that has been written below the root survives a power cut: for what nobody could make
+    /// again and what has more files than are worth to be waited for one by one.
+    pub(crate) fn sync_everything(&self) -> Result<(), StoreError> {
+        let root = self.root();
+        let synced = File::open(root).and_then(|dir| Ok(rustix::fs::syncfs(dir)?));
+        synced.map_err(StoreError::io("sync", root))
+    }
+
+    /// Returns when the names in a directory below the root survive a power cut.
+    pub(crate) fn sync_dir(&self, rel: &str) -> Result<(), StoreError> {
+        temp::sync_dir(&self.inside(rel)?)
     }
 
     /// Reads the file at `rel`; `None` when there is none.

@@ -204,7 +204,7 @@ impl Monitor {
 
     /// Writes the state; what cannot be written is seen by the next command as a killed monitor's.
     fn save(&self) {
-        let _ = self.containers.save_state(&self.record.id, &self.state);
+        let _ = self.containers.save_state(&self.record, &self.state);
     }
 
     /// Says what has happened, for `events`.
