@@ -127,6 +127,7 @@ struct Scenario<'a> {
 
 impl Scenario<'_> {
     /// Kills the command on copies of `template`.
+    #[expect(clippy::print_stderr, reason = "the numbers of a long run")]
     fn play(&self, template: &Victim<'_>) {
         let trace = template.space.path("trace");
         let _ = fs::remove_file(&trace);
@@ -169,6 +170,7 @@ impl Scenario<'_> {
             }
         });
         let failed = failed.into_inner().unwrap();
+        eprintln!("{:?}: killed at {} points", self.args, chosen.len());
         assert!(failed.is_empty(), "{:?}\n{}", self.args, failed.join("\n\n"));
         template.clear("template");
     }

@@ -191,6 +191,7 @@ impl Maker<'_> {
         fault::point("volume.filled_renamed");
         if known.is_none() {
             volumes.describe_new(name.as_str(), &extra.labels, anonymous)?;
+            self.store.sync_dir("volumes")?;
         }
         Ok(())
     }
