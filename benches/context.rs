@@ -20,8 +20,8 @@ impl StatCache for MemoryCache {
         self.0.lock().expect("no bench panics").clone()
     }
 
-    fn store(&self, bytes: &[u8]) {
-        *self.0.lock().expect("no bench panics") = Some(bytes.to_vec());
+    fn store(&self, parts: &[&[u8]]) {
+        *self.0.lock().expect("no bench panics") = Some(parts.concat());
     }
 }
 

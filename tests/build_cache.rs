@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::process::Running;
+use common::watch::{Watch, layer_contents};
 use common::{Done, TestSpace};
 
 /// A step whose content differs each time it runs.
@@ -48,6 +49,33 @@ fn nothing_changed_runs_nothing() {
     assert_eq!(again.cached().len(), 7, "{again}");
     assert_eq!(space.inspect("app")["Id"], image, "a fully cached build makes the same image");
     assert_eq!(id_of(&space, "app"), id);
+}
+
+#[test]
+fn nothing_changed_opens_no_file_of_the_context_and_no_layer() {
+    let space = busybox();
+    let context = two_sources(&space);
+    space.write("ctx/more/deep/file.txt", "more\n");
+    let text = fs::read_to_string(context.join("Dockerfile")).unwrap();
+    fs::write(context.join("Dockerfile"), text + "COPY . /all/\n").unwrap();
+    // a file that changed within the last tick of the clock is read again
+    std::thread::sleep(Duration::from_millis(300));
+    space.build(&context, &["-t", "app"]).ok();
+
+    let store = space.store();
+    let mut watch = Watch::below(&[context.clone(), store.clone()]);
+    // it does see what is opened
+    fs::read(context.join("more/deep/file.txt")).unwrap();
+    assert!(watch.opened().iter().any(|one| one.path.ends_with("more/deep/file.txt")));
+
+    space.build(&context, &["-t", "app"]).ok().assert_executed(&[]);
+    let opened = watch.opened();
+    let read: Vec<_> = opened.iter().filter(|one| !one.is_dir && one.path.starts_with(&context)).collect();
+    assert!(read.iter().all(|one| one.path.ends_with("Dockerfile")), "{read:?}");
+    assert_eq!(layer_contents(&opened, &store), Vec::<PathBuf>::new());
+    let layers: Vec<_> = opened.iter().filter(|one| one.path.starts_with(store.join("snapshots"))).collect();
+    let in_layer = |name: &str| layers.iter().any(|one| one.path.ends_with(name));
+    assert!(!in_layer("fs") && !in_layer("tree"), "{layers:?}");
 }
 
 #[test]

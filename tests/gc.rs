@@ -8,6 +8,7 @@ mod common;
 use common::TestSpace;
 use common::archive::sha256;
 use common::process::{self, Running};
+use common::watch::{Watch, layer_contents};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -132,6 +133,37 @@ fn validate_all(space: &TestSpace) {
     for image in listing.images {
         images.validate(&image.id).unwrap();
     }
+}
+
+#[test]
+fn no_content_of_a_layer_is_read_to_list_measure_or_remove() {
+    let space = TestSpace::new().with_busybox();
+    for name in ["one", "two"] {
+        space.write(&format!("ctx/{name}.txt"), name);
+        let context = space.dockerfile(&(two_megabytes(name) + "COPY . /all/\n"));
+        space.build(&context, &["-q", "-t", name]).ok();
+    }
+    space.rbuild(["rmi", "two"]).ok();
+    let store = space.store();
+    let mut watch = Watch::below(std::slice::from_ref(&store));
+    let snapshots = || std::fs::read_dir(store.join("snapshots")).unwrap().count();
+    let before = snapshots();
+    for command in [
+        &["images"][..],
+        &["system", "df"],
+        &["inspect", "one"],
+        &["history", "one"],
+        &["builder", "prune", "-a", "-f"],
+    ] {
+        space.rbuild(command).ok();
+        let opened = watch.opened();
+        assert!(!opened.is_empty(), "{command:?} has looked into the store");
+        assert_eq!(layer_contents(&opened, &store), Vec::<PathBuf>::new(), "{command:?}");
+    }
+    assert!(snapshots() < before, "something was removed");
+    space.rbuild(["save", "-o", space.path("one.tar").to_str().unwrap(), "one"]).ok();
+    let read = layer_contents(&watch.opened(), &store);
+    assert!(!read.is_empty(), "what does read a layer is seen");
 }
 
 #[test]

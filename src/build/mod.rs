@@ -92,7 +92,7 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
             steps.clone(),
         ))
     });
-    let env = BuildEnv {
+    let mut env = BuildEnv {
         folder: BuildFolder::new(&store.root().join("builds")),
         store,
         snapshots: tools.snapshots,
@@ -117,9 +117,8 @@ pub fn build(request: &BuildRequest, tools: Tools, processes: &Processes) -> Res
     // a layer of a base that is damaged here may be unpacked again from its blob
     let solved = solve().or_else(|e| if images.mend_all() { solve() } else { Err(e) });
     let solved = solved.map_err(|e| BuildError::step(&name, source, e))?;
-    for context in env.contexts.values() {
-        context.remember();
-    }
+    // what has been learnt of the contexts is written down as they go; an image is made without them
+    env.contexts.clear();
     for unused in &plans[0].unused_build_args {
         sink.send(Event::Warning(format!("--build-arg {unused} is not used by any ARG of the Dockerfile")));
     }

@@ -27,8 +27,8 @@ impl StatCache for StoredStats {
         self.store.read(&self.name, LIMIT).ok().flatten()
     }
 
-    fn store(&self, bytes: &[u8]) {
+    fn store(&self, parts: &[&[u8]]) {
         // it saves time next time, and nothing else depends on it
-        let _ = self.store.write_atomic(&self.name, bytes, false);
+        let _ = self.store.write_atomic_parts(&self.name, parts, false);
     }
 }

@@ -10,7 +10,7 @@ use super::walk::{clock, entry, is_absent, stamp, stat_at, visible_xattrs};
 use super::{ContextError, IgnoreRules, Stamp, StatCache};
 use crate::digest::ContentId;
 use crate::sys::inroot;
-use crate::tree::{Enter, SourceEntry, SourceNode, SourceTree, TreePath, Walked};
+use crate::tree::{Enter, SourceEntry, SourceNode, SourceTree, TreePath, Walk};
 use rustix::fs::{FileType, OFlags, Stat};
 use std::fs::File;
 use std::io::{self, Read};
@@ -142,7 +142,7 @@ impl SourceTree for BuildContext {
         Ok(out)
     }
 
-    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
+    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Walk> {
         self.below(dir, enter)
     }
 

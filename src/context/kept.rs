@@ -299,7 +299,13 @@ impl Writer {
     }
 
     /// Gives the bytes.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    #[cfg(test)]
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.hand_out(|parts| parts.concat())
+    }
+
+    /// Hands out the bytes in the parts that they are in.
+    pub(super) fn hand_out<T>(mut self, take: impl FnOnce(&[&[u8]]) -> T) -> T {
         self.end_dir();
         let counts = [
             self.dirs.len() / DIR,
@@ -308,23 +314,16 @@ impl Writer {
             self.attrs.len() / ATTRS,
             self.names.len(),
         ];
-        let size = HEAD + self.dirs.len() + self.entries.len() + self.devices.len() * DEVICE;
-        let mut out = Vec::with_capacity(size + self.attrs.len() + self.names.len());
-        out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&[0; 32]);
-        for count in counts {
-            out.extend_from_slice(&(count as u64).to_le_bytes());
+        let counts: Vec<u8> = counts.iter().flat_map(|count| (*count as u64).to_le_bytes()).collect();
+        let devices: Vec<u8> = self.devices.iter().flat_map(|device| device.to_le_bytes()).collect();
+        let body: [&[u8]; 6] = [&counts, &self.dirs, &self.entries, &devices, &self.attrs, &self.names];
+        let mut sum = blake3::Hasher::new();
+        for part in body {
+            sum.update(part);
         }
-        out.extend_from_slice(&self.dirs);
-        out.extend_from_slice(&self.entries);
-        for device in &self.devices {
-            out.extend_from_slice(&device.to_le_bytes());
-        }
-        out.extend_from_slice(&self.attrs);
-        out.extend_from_slice(&self.names);
-        let sum = blake3::hash(&out[40..]);
-        out[8..40].copy_from_slice(sum.as_bytes());
-        out
+        let sum = sum.finalize();
+        let [counts, dirs, entries, devices, attrs, names] = body;
+        take(&[MAGIC, sum.as_bytes(), counts, dirs, entries, devices, attrs, names])
     }
 }
 

@@ -26,12 +26,48 @@ pub(super) struct Known {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fresh {
     names: Vec<u8>,
-    entries: Vec<(Range<u32>, Known)>,
+    entries: Vec<Slot>,
+    devices: Vec<u64>,
     attrs: BTreeMap<Vec<u8>, Xattrs>,
     /// Every name of the directory has been looked at.
     complete: bool,
     /// Holds something that could be kept and is not.
     dirty: bool,
+}
+
+/// What is known of one name, packed: there may be a million.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    content: [u8; 32],
+    size: u64,
+    inode: u64,
+    mtime_secs: i64,
+    ctime_secs: i64,
+    mtime_nanos: u32,
+    ctime_nanos: u32,
+    mode: u32,
+    /// Number of the device in the list of the directory.
+    device: u32,
+    /// Where the name begins and how long it is.
+    name: u32,
+    name_len: u16,
+    named: bool,
+    at_rest: bool,
+}
+
+impl Slot {
+    fn known(&self, devices: &[u64]) -> Known {
+        let time = |secs, nanos| Mtime { secs, nanos };
+        let stamp = Stamp {
+            size: self.size,
+            mtime: time(self.mtime_secs, self.mtime_nanos),
+            ctime: time(self.ctime_secs, self.ctime_nanos),
+            inode: (devices[self.device as usize], self.inode),
+            mode: self.mode,
+        };
+        let content = self.named.then_some(ContentId(self.content));
+        Known { stamp, content, at_rest: self.at_rest }
+    }
 }
 
 /// All that is known in one build.
@@ -89,13 +125,9 @@ impl Memos {
 
     /// Puts what the parts of a whole directory have found in place of what was known of it.
     pub(super) fn finish<'m>(&self, dir: &TreePath, parts: impl Iterator<Item = Listing<'m>>) {
-        let mut whole = Fresh { complete: true, ..Fresh::default() };
+        let mut whole = Fresh::joined(parts.map(|part| part.fresh).collect());
         let mut dirs = self.lock();
-        whole.dirty = dirs.get(dir).is_some_and(|before| before.dirty);
-        for part in parts {
-            whole.dirty |= part.fresh.dirty;
-            whole.append(part.fresh);
-        }
+        whole.dirty |= dirs.get(dir).is_some_and(|before| before.dirty);
         dirs.insert(dir.clone(), Arc::new(whole));
     }
 
@@ -156,14 +188,14 @@ impl Memos {
         if !dirs.values().any(|fresh| fresh.dirty) {
             return;
         }
-        cache.store(&self.written(&dirs));
+        self.written(&dirs).hand_out(|parts| cache.store(parts));
         for fresh in dirs.values_mut().filter(|fresh| fresh.dirty) {
             Arc::make_mut(fresh).dirty = false;
         }
     }
 
     /// Puts what was kept and is true, or has not been looked at, together with what is new.
-    fn written(&self, dirs: &HashMap<TreePath, Arc<Fresh>>) -> Vec<u8> {
+    fn written(&self, dirs: &HashMap<TreePath, Arc<Fresh>>) -> Writer {
         let kept = self.kept();
         let mut all: BTreeMap<&[u8], (Range<usize>, Option<&Fresh>)> = BTreeMap::new();
         for number in 0..kept.dirs() {
@@ -172,7 +204,8 @@ impl Memos {
         for (path, fresh) in dirs {
             all.entry(path.as_bytes()).or_insert((0..0, None)).1 = Some(fresh);
         }
-        let mut writer = Writer::with_capacity(kept.len() + 64);
+        let fresh: usize = dirs.values().map(|fresh| fresh.entries.len()).sum();
+        let mut writer = Writer::with_capacity(kept.len().max(fresh) + 64);
         // a directory that is not in the one above it any more is gone, and with it what is below
         let mut gone: HashSet<&[u8]> = HashSet::new();
         for (path, (range, fresh)) in all {
@@ -188,22 +221,22 @@ impl Memos {
             let fresh = fresh.unwrap_or(&nothing);
             let still = |number: &usize| !fresh.complete || self.is_true_still(*number);
             let mut old = range.filter(still).peekable();
-            for (at, (_, known)) in fresh.entries.iter().enumerate() {
-                let name = fresh.name(at);
+            for at in 0..fresh.entries.len() {
+                let (name, known) = (fresh.name(at), fresh.known(at));
                 while let Some(number) = old.next_if(|number| kept.name(*number) < name) {
                     copy(kept, number, &mut writer);
                 }
                 old.next_if(|number| kept.name(*number) == name);
                 if known.at_rest {
                     let attrs = fresh.attrs.get(name);
-                    writer.entry(name, known, attrs.unwrap_or(&Vec::new()));
+                    writer.entry(name, &known, attrs.unwrap_or(&Vec::new()));
                 }
             }
             for number in old {
                 copy(kept, number, &mut writer);
             }
         }
-        writer.finish()
+        writer
     }
 
     /// Says whether a directory that this build has not looked into may still be there.
@@ -265,33 +298,59 @@ impl Listing<'_> {
 
 impl Fresh {
     fn name(&self, at: usize) -> &[u8] {
-        let range = &self.entries[at].0;
-        &self.names[range.start as usize..range.end as usize]
+        let slot = &self.entries[at];
+        &self.names[slot.name as usize..][..usize::from(slot.name_len)]
+    }
+
+    fn known(&self, at: usize) -> Known {
+        self.entries[at].known(&self.devices)
     }
 
     fn find(&self, name: &[u8]) -> Result<usize, usize> {
-        let at = self
-            .entries
-            .partition_point(|(range, _)| self.names[range.start as usize..range.end as usize] < *name);
+        let before = |slot: &Slot| &self.names[slot.name as usize..][..usize::from(slot.name_len)] < name;
+        let at = self.entries.partition_point(before);
         if at < self.entries.len() && self.name(at) == name { Ok(at) } else { Err(at) }
     }
 
     fn get(&self, name: &[u8]) -> Option<Known> {
-        self.find(name).ok().map(|at| self.entries[at].1)
+        self.find(name).ok().map(|at| self.known(at))
     }
 
-    fn place(&mut self, name: &[u8]) -> Range<u32> {
-        // a directory with 4 GiB of names is none that could be listed
-        let at = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let start = at(self.names.len());
+    fn device(&mut self, device: u64) -> u32 {
+        let known = self.devices.iter().position(|known| *known == device);
+        let number = known.unwrap_or_else(|| {
+            self.devices.push(device);
+            self.devices.len() - 1
+        });
+        u32::try_from(number).expect("a directory has fewer files than that")
+    }
+
+    /// Packs what is known of a name, and notes the name.
+    fn slot(&mut self, name: &[u8], known: Known) -> Slot {
+        let start = u32::try_from(self.names.len()).expect("no directory with 4 GiB of names can be listed");
         self.names.extend_from_slice(name);
-        start..at(self.names.len())
+        let Known { stamp, content, at_rest } = known;
+        Slot {
+            content: content.map_or([0; 32], |id| id.0),
+            size: stamp.size,
+            inode: stamp.inode.1,
+            mtime_secs: stamp.mtime.secs,
+            ctime_secs: stamp.ctime.secs,
+            mtime_nanos: stamp.mtime.nanos,
+            ctime_nanos: stamp.ctime.nanos,
+            mode: stamp.mode,
+            device: self.device(stamp.inode.0),
+            name: start,
+            name_len: u16::try_from(name.len()).expect("the kernel's names have 255 bytes at most"),
+            named: content.is_some(),
+            at_rest,
+        }
     }
 
     /// Adds a name that comes after all others.
     fn push(&mut self, name: &[u8], known: Known, attrs: Xattrs) {
-        let range = self.place(name);
-        self.entries.push((range, known));
+        let slot = self.slot(name, known);
+        self.entries.push(slot);
         if !attrs.is_empty() {
             self.attrs.insert(name.to_vec(), attrs);
         }
@@ -299,10 +358,15 @@ impl Fresh {
 
     fn put(&mut self, name: &[u8], known: Known, attrs: Xattrs) {
         match self.find(name) {
-            Ok(at) => self.entries[at].1 = known,
+            Ok(at) => {
+                let place = (self.entries[at].name, self.names.len());
+                let slot = self.slot(name, known);
+                self.names.truncate(place.1);
+                self.entries[at] = Slot { name: place.0, ..slot };
+            }
             Err(at) => {
-                let range = self.place(name);
-                self.entries.insert(at, (range, known));
+                let slot = self.slot(name, known);
+                self.entries.insert(at, slot);
             }
         }
         self.attrs.remove(name);
@@ -312,17 +376,19 @@ impl Fresh {
         self.dirty |= known.at_rest;
     }
 
-    /// Adds the next part of the same directory.
-    fn append(&mut self, part: Fresh) {
-        if self.entries.is_empty() {
-            let (complete, dirty) = (self.complete, self.dirty);
-            *self = Fresh { complete, dirty, ..part };
-            return;
+    /// Puts the parts of one directory together, in no more memory than they need.
+    fn joined(parts: Vec<Fresh>) -> Self {
+        let mut whole = Self { complete: true, ..Self::default() };
+        whole.names.reserve_exact(parts.iter().map(|part| part.names.len()).sum());
+        whole.entries.reserve_exact(parts.iter().map(|part| part.entries.len()).sum());
+        for part in parts {
+            whole.dirty |= part.dirty;
+            for at in 0..part.entries.len() {
+                let slot = whole.slot(part.name(at), part.known(at));
+                whole.entries.push(slot);
+            }
+            whole.attrs.extend(part.attrs);
         }
-        let base = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        self.names.extend_from_slice(&part.names);
-        let moved = |range: Range<u32>| range.start.saturating_add(base)..range.end.saturating_add(base);
-        self.entries.extend(part.entries.into_iter().map(|(range, known)| (moved(range), known)));
-        self.attrs.extend(part.attrs);
+        whole
     }
 }

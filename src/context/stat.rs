@@ -42,8 +42,8 @@ pub trait StatCache: Send + Sync {
     /// Gives what was stored last; `None` when nothing was or it cannot be read.
     fn load(&self) -> Option<Vec<u8>>;
 
-    /// Replaces what is stored; failures are the implementation's to swallow.
-    fn store(&self, bytes: &[u8]);
+    /// Replaces what is stored by these parts, one after another; failures are the implementation's to swallow.
+    fn store(&self, parts: &[&[u8]]);
 }
 
 #[cfg(test)]

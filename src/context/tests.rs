@@ -1,7 +1,7 @@
 //! What a context shows, what it reads and what it remembers.
 
 use super::*;
-use crate::tree::{SourceNode, SourceTree, TreePath, Walked};
+use crate::tree::{SourceNode, SourceTree, TreePath, Walk, Walked};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -17,8 +17,8 @@ impl StatCache for MemoryCache {
         self.0.lock().unwrap().clone()
     }
 
-    fn store(&self, bytes: &[u8]) {
-        *self.0.lock().unwrap() = Some(bytes.to_vec());
+    fn store(&self, parts: &[&[u8]]) {
+        *self.0.lock().unwrap() = Some(parts.concat());
     }
 }
 
@@ -50,7 +50,7 @@ fn context(dir: &Path, ignore: &str) -> BuildContext {
     BuildContext::dir(dir, rules, None).unwrap()
 }
 
-fn names(found: &[Walked]) -> Vec<String> {
+fn names(found: &Walk) -> Vec<String> {
     found.iter().map(|w| String::from_utf8_lossy(w.path.as_bytes()).into_owned()).collect()
 }
 
@@ -93,8 +93,10 @@ fn walk_list_and_stat_agree() {
             }
         }
         listed.sort_by(|a, b| a.path.cmp(&b.path));
-        assert_eq!(walked, listed, "{rules:?}");
-        for Walked { path, .. } in self::context(dir.path(), "").walk(&TreePath::root(), &|_| true).unwrap() {
+        assert_eq!(walked.iter().collect::<Vec<_>>(), listed, "{rules:?}");
+        for Walked { path, .. } in
+            self::context(dir.path(), "").walk(&TreePath::root(), &|_| true).unwrap().iter()
+        {
             assert_eq!(
                 context.stat(&path).unwrap().is_some(),
                 walked.iter().any(|w| w.path == path),

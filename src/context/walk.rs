@@ -9,7 +9,7 @@ use super::ignore::Verdict;
 use super::kept::Xattrs;
 use super::{IgnoreRules, Stamp};
 use crate::sys::{inroot, xattr};
-use crate::tree::{Enter, Meta, Mtime, SourceEntry, SourceNode, TreePath, Walked};
+use crate::tree::{Enter, Meta, Mtime, SourceEntry, SourceNode, TreePath, Walk, Walked};
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, OFlags, RawDir, Stat};
 use std::ffi::OsStr;
@@ -92,46 +92,45 @@ impl BuildContext {
     }
 
     /// Lists everything below a directory in path order; an excluded directory comes only with something below it.
-    pub(super) fn below(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
-        self.subtree(dir, self.ignore.verdict(dir), enter)
+    pub(super) fn below(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Walk> {
+        let mut found = self.subtree(dir, self.ignore.verdict(dir), enter)?;
+        found.shrink();
+        Ok(found)
     }
 
-    fn subtree(&self, dir: &TreePath, verdict: Verdict, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
+    fn subtree(&self, dir: &TreePath, verdict: Verdict, enter: &Enter<'_>) -> io::Result<Walk> {
         let listed = self.list_dir(dir, verdict)?;
         let goes = |item: &Listed| item.found.entry.node == SourceNode::Dir && enter(&item.found.path);
         let dirs: Vec<usize> = (0..listed.len()).filter(|at| goes(&listed[*at])).collect();
-        if dirs.is_empty() {
-            return Ok(listed.into_iter().filter_map(Listed::kept).collect());
-        }
-        let mut listed: Vec<Option<Listed>> = listed.into_iter().map(Some).collect();
-        let mut out = Vec::with_capacity(listed.len());
+        let mut out = Walk::default();
         let mut next = 0;
         for window in dirs.chunks(WINDOW) {
-            let below = |at: &usize| match &listed[*at] {
-                Some(item) => self.subtree(&item.found.path, item.verdict, enter),
-                None => Ok(Vec::new()),
-            };
-            let below: Vec<Vec<Walked>> = match window {
+            let below = |at: &usize| self.subtree(&listed[*at].found.path, listed[*at].verdict, enter);
+            let below: Vec<Walk> = match window {
                 [one] => vec![below(one)?],
                 many => many.par_iter().map(below).collect::<io::Result<_>>()?,
             };
             for (at, inside) in window.iter().zip(below) {
-                out.extend(listed[next..*at].iter_mut().filter_map(Option::take).filter_map(Listed::kept));
-                let item = listed[*at].take();
+                listed[next..*at].iter().for_each(|item| item.keep(&mut out));
                 next = at + 1;
-                out.extend(item.filter(|item| !item.excluded || !inside.is_empty()).map(|item| item.found));
-                out.extend(inside);
+                let item = &listed[*at];
+                if !item.excluded || !inside.is_empty() {
+                    item.found.put(&mut out);
+                }
+                out.append(inside);
             }
         }
-        out.extend(listed[next..].iter_mut().filter_map(Option::take).filter_map(Listed::kept));
+        listed[next..].iter().for_each(|item| item.keep(&mut out));
         Ok(out)
     }
 }
 
 impl Listed {
-    /// Gives what is there unless the rules exclude it.
-    fn kept(self) -> Option<Walked> {
-        (!self.excluded).then_some(self.found)
+    /// Adds what is there unless the rules exclude it.
+    fn keep(&self, out: &mut Walk) {
+        if !self.excluded {
+            self.found.put(out);
+        }
     }
 }
 

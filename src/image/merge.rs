@@ -4,8 +4,9 @@
 //! removed again is gone, what the base holds and was removed stays a whiteout. The base is looked at for exactly that;
 //! folded onto nothing, the result has no whiteouts at all.
 
-use crate::tree::{Diff, Entry, Meta, Node, TreePath};
-use std::collections::{BTreeMap, HashMap};
+use crate::tree::{Diff, Meta, Node, TreePath, is_below, path_order};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
 /// Diffs folded into one.
@@ -13,13 +14,14 @@ use std::ops::Bound;
 pub struct Merged {
     /// The result.
     pub diff: Diff,
-    origin: HashMap<TreePath, usize>,
+    /// For each of its entries the folded diff that has the bytes, if it has any.
+    origins: Vec<Option<u32>>,
 }
 
 impl Merged {
     /// Says which of the folded diffs holds the bytes of a regular file of the result, at the same path.
     pub fn origin(&self, path: &TreePath) -> Option<usize> {
-        self.origin.get(path).copied()
+        self.origins[self.diff.find(path)?].map(|layer| layer as usize)
     }
 }
 
@@ -31,110 +33,170 @@ pub fn merge(base: &[&Diff], above: &[&Diff]) -> Merged {
     }
     let mut stack = Stack::default();
     for (layer, diff) in above.iter().enumerate() {
-        stack.apply(layer, diff, &below);
+        stack.apply(u32::try_from(layer).expect("an image has fewer layers"), diff, &below);
     }
     stack.finish(above)
 }
 
-/// Paths in order, each with its entry and the number of the diff that it came from.
-#[derive(Default)]
-struct Stack {
-    entries: BTreeMap<TreePath, (usize, Entry)>,
+/// A path in a diff, in the order of paths.
+#[derive(PartialEq, Eq)]
+struct Key<'d>(&'d [u8]);
+
+impl Ord for Key<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        path_order(self.0, other.0)
+    }
 }
 
-impl Stack {
-    fn apply(&mut self, layer: usize, diff: &Diff, base: &Stack) {
-        for entry in diff.entries() {
-            match &entry.node {
-                Node::Whiteout => self.white_out(layer, entry, base),
-                Node::Dir { opaque } => self.put_dir(layer, entry, *opaque, base),
+impl PartialOrd for Key<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What stands at a path: as much of it as decides what becomes of others. The rest stays in the diff.
+struct Slot {
+    layer: u32,
+    at: u32,
+    what: What,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Whiteout,
+    Dir { opaque: bool },
+    Other,
+}
+
+/// Paths in order, each with the entry that it came from.
+#[derive(Default)]
+struct Stack<'d> {
+    slots: BTreeMap<Key<'d>, Slot>,
+}
+
+impl<'d> Stack<'d> {
+    fn apply(&mut self, layer: u32, diff: &'d Diff, base: &Stack<'_>) {
+        for number in 0..diff.len() {
+            let path = diff.path(number);
+            let at = u32::try_from(number).expect("a layer has fewer entries");
+            let slot = |what| Slot { layer, at, what };
+            match diff.node(number) {
+                Node::Whiteout => self.white_out(path, slot(What::Whiteout), base),
+                Node::Dir { opaque } => self.put_dir(path, slot(What::Dir { opaque }), opaque, base),
                 _ => {
-                    self.drop_below(&entry.path);
-                    self.entries.insert(entry.path.clone(), (layer, entry.clone()));
+                    self.drop_below(path);
+                    self.slots.insert(Key(path), slot(What::Other));
                 }
             }
         }
     }
 
-    fn white_out(&mut self, layer: usize, entry: &Entry, base: &Stack) {
-        self.drop_below(&entry.path);
-        self.entries.remove(&entry.path);
-        if base.entries.contains_key(&entry.path) && !self.hidden(&entry.path) {
-            let whiteout = Entry { path: entry.path.clone(), meta: Meta::default(), node: Node::Whiteout };
-            self.entries.insert(entry.path.clone(), (layer, whiteout));
+    fn white_out(&mut self, path: &'d [u8], slot: Slot, base: &Stack<'_>) {
+        self.drop_below(path);
+        self.slots.remove(&Key(path));
+        if base.slots.contains_key(&Key(path)) && !self.hidden(path) {
+            self.slots.insert(Key(path), slot);
         }
     }
 
-    fn put_dir(&mut self, layer: usize, entry: &Entry, opaque: bool, base: &Stack) {
-        let replaces = match self.entries.get(&entry.path).map(|(_, e)| &e.node) {
-            Some(Node::Dir { opaque: before }) => *before,
+    fn put_dir(&mut self, path: &'d [u8], slot: Slot, opaque: bool, base: &Stack<'_>) {
+        let replaces = match self.slots.get(&Key(path)).map(|slot| slot.what) {
+            Some(What::Dir { opaque: before }) => before,
             // What stood here hid the base's directory, and so must the new one.
             Some(_) => true,
             None => false,
         };
         if opaque {
-            self.drop_below(&entry.path);
+            self.drop_below(path);
         }
-        let opaque = (opaque || replaces) && base.has_below(&entry.path) && !self.hidden(&entry.path);
-        let entry = Entry { node: Node::Dir { opaque }, ..entry.clone() };
-        self.entries.insert(entry.path.clone(), (layer, entry));
+        let opaque = (opaque || replaces) && base.has_below(path) && !self.hidden(path);
+        self.slots.insert(Key(path), Slot { what: What::Dir { opaque }, ..slot });
     }
 
     /// Whether something above hides the base here already.
-    fn hidden(&self, path: &TreePath) -> bool {
-        let above = std::iter::successors(path.parent(), TreePath::parent);
+    fn hidden(&self, path: &[u8]) -> bool {
+        let above = std::iter::successors(above(path), |path| above(path));
         above
-            .filter_map(|p| self.entries.get(&p))
-            .any(|(_, e)| !matches!(e.node, Node::Dir { opaque: false }))
+            .filter_map(|path| self.slots.get(&Key(path)))
+            .any(|slot| slot.what != What::Dir { opaque: false })
     }
 
-    fn has_below(&self, path: &TreePath) -> bool {
-        let mut after = self.entries.range((Bound::Excluded(path), Bound::Unbounded));
-        after.next().is_some_and(|(p, _)| p.strip_prefix(path).is_some())
+    fn next_below(&self, path: &'d [u8]) -> Option<&'d [u8]> {
+        let mut after = self.slots.range((Bound::Excluded(Key(path)), Bound::Unbounded));
+        after.next().map(|(key, _)| key.0).filter(|next| is_below(next, path))
     }
 
-    fn drop_below(&mut self, path: &TreePath) {
-        while self.has_below(path) {
-            let mut after = self.entries.range((Bound::Excluded(path), Bound::Unbounded));
-            let next = after.next().map(|(p, _)| p.clone());
-            next.map(|p| self.entries.remove(&p));
+    fn has_below(&self, path: &'d [u8]) -> bool {
+        self.next_below(path).is_some()
+    }
+
+    fn drop_below(&mut self, path: &'d [u8]) {
+        while let Some(next) = self.next_below(path) {
+            self.slots.remove(&Key(next));
         }
     }
 
     /// Names the files: when the first name of a hard linked file is gone, the next one takes the bytes over.
     fn finish(self, above: &[&Diff]) -> Merged {
-        let mut first: HashMap<(usize, TreePath), TreePath> = HashMap::new();
-        let mut origin = HashMap::new();
-        let mut entries = Vec::with_capacity(self.entries.len());
-        for (path, (layer, mut entry)) in self.entries {
-            let target = match &entry.node {
-                Node::File { .. } => path.clone(),
-                Node::Hardlink { target } => target.clone(),
-                _ => {
-                    entries.push(entry);
-                    continue;
+        let linked: Vec<HashSet<TreePath>> = above.iter().map(|diff| link_targets(diff)).collect();
+        let mut first: HashMap<(u32, TreePath), TreePath> = HashMap::new();
+        let mut origins = Vec::with_capacity(self.slots.len());
+        let entries = self.slots.into_iter().map(|(_, Slot { layer, at, what })| {
+            let diff = above[layer as usize];
+            let mut entry = diff.entry(at as usize);
+            let mut origin = None;
+            let target = match (&entry.node, what) {
+                (_, What::Whiteout) => {
+                    entry.meta = Meta::default();
+                    None
                 }
+                (_, What::Dir { opaque }) => {
+                    entry.node = Node::Dir { opaque };
+                    None
+                }
+                (Node::File { .. }, _) => Some(entry.path.clone()),
+                (Node::Hardlink { target }, _) => Some(target.clone()),
+                _ => None,
             };
-            if let Some(before) = first.get(&(layer, target.clone())) {
-                entry.node = Node::Hardlink { target: before.clone() };
-            } else {
-                // A diff that breaks its own rule (a link to nothing) keeps the entry as it is.
-                if let Some(file) = above[layer].get(&target) {
-                    entry.node = file.node.clone();
+            if let Some(target) = target {
+                if let Some(before) = first.get(&(layer, target.clone())) {
+                    entry.node = Node::Hardlink { target: before.clone() };
+                } else {
+                    // A diff that breaks its own rule (a link to nothing) keeps the entry as it is.
+                    if let Some(at) = diff.find(&target) {
+                        entry.node = diff.node(at);
+                    }
+                    if linked[layer as usize].contains(&target) {
+                        first.insert((layer, target), entry.path.clone());
+                    }
+                    origin = Some(layer);
                 }
-                first.insert((layer, target), path.clone());
-                origin.insert(path, layer);
             }
-            entries.push(entry);
-        }
-        Merged { diff: Diff::new(entries), origin }
+            origins.push(origin);
+            entry
+        });
+        let diff = entries.collect();
+        Merged { diff, origins }
     }
+}
+
+/// Gives the files of a diff that have further names.
+fn link_targets(diff: &Diff) -> HashSet<TreePath> {
+    let target = |at| if let Node::Hardlink { target } = diff.node(at) { Some(target) } else { None };
+    (0..diff.len()).filter_map(target).collect()
+}
+
+/// Gives the path above; `None` for the root.
+fn above(path: &[u8]) -> Option<&[u8]> {
+    let cut = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
+    (!path.is_empty()).then(|| &path[..cut])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::digest::ContentId;
+    use crate::tree::Entry;
     use proptest::prelude::*;
 
     fn p(text: &str) -> TreePath {
@@ -166,7 +228,7 @@ mod tests {
             Node::File { content, .. } => format!("f {} {}", text(&e.path), content.0[0]),
             other => format!("{other:?}"),
         };
-        diff.entries().iter().map(line).collect()
+        diff.entries().map(|e| line(&e)).collect()
     }
 
     fn merged(base: &[&[&str]], above: &[&[&str]]) -> Vec<String> {
@@ -233,7 +295,7 @@ mod tests {
                     }
                 }
             }
-            for (entry, line) in diff.entries().iter().zip(show(diff)) {
+            for (entry, line) in diff.entries().zip(show(diff)) {
                 if !matches!(entry.node, Node::Whiteout) {
                     tree.insert(entry.path.clone(), line.replacen("o ", "d ", 1));
                 }
@@ -281,7 +343,7 @@ mod tests {
             prop_assert_eq!(seen(&short), seen(&all));
             let flat = merge(&[], &all).diff;
             let hides = |e: &Entry| matches!(e.node, Node::Whiteout | Node::Dir { opaque: true });
-            prop_assert!(!flat.entries().iter().any(hides));
+            prop_assert!(!flat.entries().any(|e| hides(&e)));
             prop_assert_eq!(show(&flat), seen(&all));
         }
     }

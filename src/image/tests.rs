@@ -396,7 +396,7 @@ fn squash_gives_one_layer_above_the_base() {
     assert!(!last.empty_layer && last.comment.as_ref().unwrap().starts_with("merge 3 layers onto sha256:"));
     assert_eq!(image.config.history.iter().filter(|h| h.empty_layer).count(), 4);
     let diff = space.images.snapshots.diff(&image.top()).unwrap();
-    let paths: Vec<String> = diff.entries().iter().map(|e| e.path.to_string()).collect();
+    let paths: Vec<String> = diff.entries().map(|e| e.path.to_string()).collect();
     assert!(
         paths.contains(&"/etc/motd".to_owned()) && !paths.contains(&"/data/gone".to_owned()),
         "{paths:?}"

@@ -14,6 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// So many files are described at a time; only what is packed stays.
+const PART: usize = 16 << 10;
+
 /// How an upper directory is read.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanOptions<'a> {
@@ -37,9 +40,17 @@ pub fn scan(dir: &Path, opts: &ScanOptions<'_>) -> Result<Diff, LayerError> {
     found.par_sort_unstable_by(|a, b| a.path.cmp(&b.path));
     drop_stubs(&mut found, opts.skip);
     let first = first_names(&found);
-    let entries: Result<Vec<Entry>, LayerError> =
-        found.into_par_iter().enumerate().map(|(at, one)| describe(root.as_fd(), at, one, &first)).collect();
-    Ok(Diff::new(entries?))
+    let mut parts = Vec::new();
+    let mut begin = 0;
+    let mut found = found.into_iter();
+    while found.len() > 0 {
+        let part: Vec<Found> = found.by_ref().take(PART).collect();
+        let entry = |(at, one)| describe(root.as_fd(), begin + at, one, &first);
+        let entries: Vec<Entry> = part.into_par_iter().enumerate().map(entry).collect::<Result<_, _>>()?;
+        begin += entries.len();
+        parts.push(Diff::new(entries));
+    }
+    Ok(Diff::joined(parts))
 }
 
 /// A path that was seen, before its bytes are read.

@@ -35,7 +35,7 @@ pub fn write_tar(
 ) -> Result<(), LayerError> {
     let mut tar = TarWriter { out, epoch, header: Vec::with_capacity(4 * BLOCK), chunk: Vec::new() };
     for entry in diff.entries() {
-        tar.entry(diff, entry, open)?;
+        tar.entry(diff, &entry, open)?;
     }
     tar.write(&[0; 2 * BLOCK])
 }
@@ -123,6 +123,7 @@ impl TarWriter<'_> {
         let mut size = 0;
         let mut device = (0, 0);
         let mut meta = &entry.meta;
+        let first;
         let kind = match &entry.node {
             Node::Whiteout => return self.whiteout(&entry.path),
             Node::Dir { .. } => EntryType::Directory,
@@ -133,7 +134,8 @@ impl TarWriter<'_> {
             Node::Hardlink { target } => {
                 link = target.as_bytes();
                 // one inode has one owner, mode and time: those of its first name
-                meta = diff.get(target).map_or(meta, |first| &first.meta);
+                first = diff.get(target);
+                meta = first.as_ref().map_or(meta, |first| &first.meta);
                 EntryType::Link
             }
             Node::Symlink { target } => {

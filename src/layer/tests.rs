@@ -46,7 +46,7 @@ fn whole_seconds(diff: &Diff) -> Diff {
         entry.meta.mtime.nanos = 0;
         entry
     };
-    Diff::new(diff.entries().iter().map(cut).collect())
+    Diff::new(diff.entries().map(|e| cut(&e)).collect())
 }
 
 #[derive(Debug, Clone)]
@@ -157,7 +157,7 @@ proptest! {
         prop_assert_eq!(&unpacked, &whole_seconds(&diff));
         prop_assert_eq!(&scan_all(&to), &unpacked);
         prop_assert_eq!(tar_of(&to, &unpacked, None), tar, "the same diff gives the same bytes");
-        prop_assert_eq!(Diff::decode(&diff.encode()).unwrap(), diff);
+        prop_assert_eq!(Diff::decode(diff.encode()).unwrap(), diff);
     }
 
     #[test]
@@ -271,7 +271,7 @@ fn we_read_what_gnu_tar_writes() {
                 }
                 entry
             };
-            whole_seconds(&Diff::new(diff.entries().iter().map(strip).collect()))
+            whole_seconds(&Diff::new(diff.entries().map(|e| strip(&e)).collect()))
         };
         assert_eq!(plain(&unpacked), plain(&diff), "{format}");
     }
@@ -290,7 +290,7 @@ fn times_are_lowered_and_never_raised() {
     set("new", 5000);
     let tar = tar_of(dir.path(), &scan_all(dir.path()), Some(100));
     let clamped = unpack_to(&dir.path().join("to"), &tar);
-    let secs: Vec<i64> = clamped.entries().iter().map(|e| e.meta.mtime.secs).collect();
+    let secs: Vec<i64> = clamped.entries().map(|e| e.meta.mtime.secs).collect();
     assert_eq!(secs, [100, 50]);
 }
 
@@ -306,7 +306,7 @@ fn sockets_and_stubs_are_left_out() {
     let skip =
         ["run", "run/secrets", "run/secrets/token", "filled"].map(|p| TreePath::clean(p.as_bytes())).into();
     let diff = scan(root, &ScanOptions { userxattr: false, skip: &skip }).unwrap();
-    let paths: Vec<_> = diff.entries().iter().map(|e| e.path.to_string()).collect();
+    let paths: Vec<_> = diff.entries().map(|e| e.path.to_string()).collect();
     assert_eq!(paths, ["/empty", "/filled"]);
 }
 

@@ -111,7 +111,7 @@ pub fn changes(container: &Container, snapshots: &Snapshots) -> Result<Vec<(Chan
             (_, Some(_)) => Change::Changed,
             (_, None) => Change::Added,
         };
-        out.push((change, entry.path.clone()));
+        out.push((change, entry.path));
     }
     Ok(out)
 }
@@ -122,7 +122,7 @@ pub fn keep_changes(
     snapshots: &Snapshots,
 ) -> Result<Option<crate::digest::ResultId>, RunError> {
     let (tree, diff) = differences(container, snapshots)?;
-    if diff.entries().is_empty() {
+    if diff.is_empty() {
         return Ok(None);
     }
     let staged = snapshots.store().temp_dir("commit")?;

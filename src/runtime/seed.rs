@@ -19,7 +19,7 @@ pub(super) fn seed(view: &View, target: &[u8], into: &Path) -> io::Result<()> {
     let root = fsutil::open_dir(into)?;
     let copy = Copy { view, root: root.as_fd(), chown: fsutil::can_chown() };
     let (mut dirs, mut links) = (vec![(TreePath::root(), top)], HashMap::new());
-    for Walked { path, entry, .. } in view.walk(&found.path, &|_| true)? {
+    for Walked { path, entry, .. } in view.walk(&found.path, &|_| true)?.iter() {
         let Some(rel) = path.strip_prefix(&found.path).filter(|rel| !rel.is_root()) else { continue };
         copy.one(&path, &rel, &entry, &mut links)?;
         if entry.node == SourceNode::Dir {

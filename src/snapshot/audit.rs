@@ -95,7 +95,8 @@ impl Snapshots {
         };
         match self.open_dirs(&id, record.rest.as_ref()) {
             Ok(dirs) => {
-                let wrong = diff.entries().par_iter().find_map_first(|entry| fault(&dirs, entry));
+                let places = (0..diff.len()).into_par_iter();
+                let wrong = places.find_map_first(|at| fault(&dirs, &diff.entry(at)));
                 flaws.extend(wrong.map(|wrong| flaw(wrong, FlawKind::Damaged)));
             }
             Err(error) => flaws.extend(damaged(&error.to_string())),

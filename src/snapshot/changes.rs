@@ -16,14 +16,14 @@ pub(super) fn against(raw: &Diff, parent: &dyn SourceTree) -> io::Result<Diff> {
     let mut kept = Vec::with_capacity(named.entries().len());
     // directories that something kept is in
     let mut filled: HashSet<TreePath> = HashSet::new();
-    for entry in named.entries().iter().rev() {
+    for entry in named.entries().rev() {
         let dir = matches!(entry.node, Node::Dir { .. });
         let needed = dir && filled.contains(&entry.path);
-        if !needed && !changed(&as_file(entry, &named), parent)? {
+        if !needed && !changed(&as_file(&entry, &named), parent)? {
             continue;
         }
         filled.extend(entry.path.parent());
-        kept.push(entry.clone());
+        kept.push(entry);
     }
     kept.reverse();
     Ok(Diff::new(relinked(kept, &named)))
@@ -32,7 +32,7 @@ pub(super) fn against(raw: &Diff, parent: &dyn SourceTree) -> io::Result<Diff> {
 /// Gives what a further name of a file is: that file.
 fn as_file<'a>(entry: &'a Entry, named: &Diff) -> Cow<'a, Entry> {
     match target(entry).and_then(|target| named.get(target)) {
-        Some(file) => Cow::Owned(Entry { path: entry.path.clone(), ..file.clone() }),
+        Some(file) => Cow::Owned(Entry { path: entry.path.clone(), ..file }),
         None => Cow::Borrowed(entry),
     }
 }
@@ -63,17 +63,17 @@ fn relinked(kept: Vec<Entry>, named: &Diff) -> Vec<Entry> {
 fn explicit(raw: &Diff, parent: &dyn SourceTree) -> io::Result<Diff> {
     let mut out = Vec::with_capacity(raw.entries().len());
     // the opaque directory that we are in; what is below it is hidden as well, marked or not
-    let mut hiding: Option<&TreePath> = None;
+    let mut hiding: Option<TreePath> = None;
     for entry in raw.entries() {
-        if hiding.is_some_and(|dir| entry.path.strip_prefix(dir).is_none()) {
+        if hiding.as_ref().is_some_and(|dir| entry.path.strip_prefix(dir).is_none()) {
             hiding = None;
         }
         let Node::Dir { opaque } = entry.node else {
-            out.push(entry.clone());
+            out.push(entry);
             continue;
         };
         if opaque && hiding.is_none() {
-            hiding = Some(&entry.path);
+            hiding = Some(entry.path.clone());
         }
         out.push(Entry { node: Node::Dir { opaque: false }, ..entry.clone() });
         let was_dir = matches!(parent.stat(&entry.path)?, Some(SourceEntry { node: SourceNode::Dir, .. }));
@@ -82,7 +82,7 @@ fn explicit(raw: &Diff, parent: &dyn SourceTree) -> io::Result<Diff> {
         }
         for (name, _) in parent.list(&entry.path)? {
             let path = entry.path.child(&name);
-            if raw.get(&path).is_none() {
+            if raw.find(&path).is_none() {
                 out.push(Entry { path, meta: Meta::default(), node: Node::Whiteout });
             }
         }

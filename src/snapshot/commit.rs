@@ -4,7 +4,7 @@ use super::collect::PUBLISH;
 use super::load::{Loaded, layer_file};
 use super::record::{LayerInfo, Record, StepRecord, seal};
 use super::{Committed, Prepared, SnapshotError, Snapshots};
-use crate::digest::{ChainId, DiffId, ResultId};
+use crate::digest::{ChainId, ContentId, DiffId, ResultId};
 use crate::fault;
 use crate::layer::{LayerError, UnpackOptions, unpack_blob};
 use crate::oci::Descriptor;
@@ -55,8 +55,9 @@ impl Snapshots {
         diff: Diff,
         record: StepRecord,
     ) -> Result<Committed, SnapshotError> {
-        let id = ResultId::step(prepared.named(), &diff.content_id());
-        self.keep(prepared, id, diff, None, record, now())
+        let content = diff.content_id();
+        let id = ResultId::step(prepared.named(), &content);
+        self.keep(prepared, id, (diff, content), None, record, now())
     }
 
     /// Keeps what a step made on another machine; the caller has checked that parent and content lead to `id`.
@@ -70,7 +71,8 @@ impl Snapshots {
         created: i64,
     ) -> Result<Committed, SnapshotError> {
         write_layer(&prepared, id, info)?;
-        self.keep(prepared, *id, diff, None, record, created)
+        let content = diff.content_id();
+        self.keep(prepared, *id, (diff, content), None, record, created)
     }
 
     /// Keeps a layer of an image under its chain's id.
@@ -88,7 +90,9 @@ impl Snapshots {
         let id = ResultId::chain(chain);
         let info = LayerInfo { diff_id: Some(diff_id.clone()), tar_size, blob, ..Default::default() };
         write_layer(&prepared, &id, &info)?;
-        let done = self.keep(prepared, id, diff, Some(chain.clone()), StepRecord::default(), now())?;
+        let content = diff.content_id();
+        let done =
+            self.keep(prepared, id, (diff, content), Some(chain.clone()), StepRecord::default(), now())?;
         Ok(done.id)
     }
 
@@ -134,20 +138,21 @@ impl Snapshots {
         &self,
         prepared: Prepared,
         id: ResultId,
-        diff: Diff,
+        (diff, content): (Diff, ContentId),
         chain: Option<ChainId>,
         step: StepRecord,
         created: i64,
     ) -> Result<Committed, SnapshotError> {
         let staged = prepared.dir.path().join("snapshot");
-        let tree = diff.encode();
-        let opaque = diff.entries().iter().any(|e| matches!(e.node, Node::Dir { opaque: true }));
+        let tree_bytes = write_tree(&staged.join("tree"), &diff)?;
+        fault::point("snapshot.tree_written");
+        let opaque = (0..diff.len()).any(|at| matches!(diff.node(at), Node::Dir { opaque: true }));
         let record = Record {
             id,
             parent: prepared.parent.id,
             rest: prepared.rest.as_ref().map(|rest| rest.id),
-            content: diff.content_id(),
-            tree_bytes: tree.len() as u64,
+            content,
+            tree_bytes,
             bytes: diff.content_bytes(),
             chain,
             step,
@@ -155,8 +160,6 @@ impl Snapshots {
             boot: self.inner.boot.clone(),
             user_marks: opaque.then_some(self.inner.mode.userxattr()),
         };
-        write(&staged.join("tree"), &tree)?;
-        fault::point("snapshot.tree_written");
         write(&staged.join("record.json"), &seal(&record))?;
         fault::point("snapshot.record_written");
         let _commits = self.inner.store.lock(PUBLISH, LockKind::Shared)?;
@@ -248,6 +251,16 @@ fn write_layer(prepared: &Prepared, id: &ResultId, info: &LayerInfo) -> Result<(
     let name = layer_file(id, None);
     let name = name.rsplit('/').next().unwrap_or(&name);
     write(&prepared.dir.path().join("snapshot").join(name), &seal(info))
+}
+
+fn write_tree(path: &Path, diff: &Diff) -> Result<u64, StoreError> {
+    let write = || {
+        let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
+        let length = diff.write(&mut out)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        Ok(length)
+    };
+    write().map_err(StoreError::io("write", path))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

@@ -232,7 +232,7 @@ impl Snapshots {
     fn survived(&self, record: &Record) -> bool {
         let Ok(diff) = self.read_diff(&record.id) else { return false };
         let Ok(dirs) = self.open_dirs(&record.id, record.rest.as_ref()) else { return false };
-        diff.entries().iter().all(|entry| match entry.node {
+        diff.entries().all(|entry| match entry.node {
             Node::File { size, .. } => dirs.stat(&entry.path).is_ok_and(|stat| stat.st_size as u64 == size),
             _ => true,
         })
@@ -240,16 +240,18 @@ impl Snapshots {
 
     pub(super) fn read_diff(&self, id: &ResultId) -> Result<Diff, SnapshotError> {
         let bytes = self.inner.store.read(&format!("snapshots/{id}/tree"), MAX_TREE)?;
-        let diff = bytes.and_then(|bytes| Diff::decode(&bytes).ok());
+        let diff = bytes.and_then(|bytes| Diff::decode(bytes).ok());
         diff.ok_or(SnapshotError::Missing(*id))
     }
 
     /// Gives a layer for lookups; a damaged diff is made anew from the files if they still give the same content.
     pub(super) fn loaded_layer(&self, id: &ResultId) -> Result<Arc<Layer>, SnapshotError> {
-        let loaded = self.load(id)?;
-        if let Some(layer) = loaded.layer.get() {
+        // whoever asks for it holds it, so one that is known need not be looked for: a stack may have hundreds
+        let known = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if let Some(layer) = known.as_ref().and_then(|loaded| loaded.layer.get()) {
             return Ok(layer.clone());
         }
+        let loaded = self.load(id)?;
         let right = |diff: &Diff| diff.content_id() == loaded.record.content;
         let diff = match self.read_diff(id) {
             Ok(diff) => diff,

@@ -3,7 +3,7 @@
 //! Each directory that is asked for gets a list of the layers that have a say in it, with the range of their entries
 //! below it. So a lookup costs a few binary searches in the layers that matter there, however many there are in all.
 
-use crate::tree::{Diff, Entry, Meta, Node, TreePath};
+use crate::tree::{Diff, Entry, Meta, Node, TreePath, is_below, path_order};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,24 +21,19 @@ pub(super) struct Layer {
 
 impl Layer {
     pub(super) fn new(diff: Arc<Diff>) -> Self {
-        let find = |path: &TreePath| diff.entries().binary_search_by(|e| e.path.cmp(path)).ok();
-        let link =
-            |entry: &Entry| if let Node::Hardlink { target } = &entry.node { find(target) } else { None };
-        let targets = diff.entries().iter().filter_map(link).collect();
+        let link = |at| if let Node::Hardlink { target } = diff.node(at) { diff.find(&target) } else { None };
+        let targets = (0..diff.len()).filter_map(link).collect();
         Self { diff, targets }
     }
 
-    pub(super) fn entry(&self, at: usize) -> &Entry {
-        &self.diff.entries()[at]
+    pub(super) fn entry(&self, at: usize) -> Entry {
+        self.diff.entry(at)
     }
 
     /// Gives the entry that holds the content of a file or hard link, and whether it has several names.
     pub(super) fn body(&self, at: usize) -> (usize, bool) {
-        match &self.entry(at).node {
-            Node::Hardlink { target } => {
-                let found = self.diff.entries().binary_search_by(|e| e.path.cmp(target));
-                (found.unwrap_or(at), true)
-            }
+        match self.diff.node(at) {
+            Node::Hardlink { target } => (self.diff.find(&target).unwrap_or(at), true),
             _ => (at, self.targets.contains(&at)),
         }
     }
@@ -86,25 +81,25 @@ impl Stack {
         let mut names: BTreeMap<Vec<u8>, Option<Hit>> = BTreeMap::new();
         let skip = if path.is_root() { 0 } else { path.as_bytes().len() + 1 };
         for (layer, range) in &dir.parts {
-            let entries = self.layers[*layer].diff.entries();
+            let diff = &self.layers[*layer].diff;
             let mut at = range.start;
             while at < range.end {
-                let rest = &entries[at].path.as_bytes()[skip..];
+                let rest = &diff.path(at)[skip..];
                 let name = rest.split(|b| *b == b'/').next().unwrap_or(rest);
                 let child = path.child(name);
                 let exact = name.len() == rest.len();
-                let hit = match &entries[at].node {
+                let hit = match diff.node(at) {
                     _ if !exact => Some(Hit::Implied),
                     Node::Whiteout => None,
                     _ => Some(Hit::Entry(*layer, at)),
                 };
                 let seen = names.entry(name.to_vec()).or_insert(hit);
                 if let (Some(Hit::Implied), Some(Hit::Entry(lower, index))) = (*seen, hit)
-                    && matches!(self.layers[lower].entry(index).node, Node::Dir { .. })
+                    && matches!(self.layers[lower].diff.node(index), Node::Dir { .. })
                 {
                     *seen = hit;
                 }
-                at = end_of(entries, at..range.end, &child);
+                at = end_of(diff, at..range.end, &child);
             }
         }
         Some(names.into_iter().filter_map(|(name, hit)| Some((name, hit?))).collect())
@@ -113,17 +108,19 @@ impl Stack {
     fn child(&self, dir: &Dir, path: &TreePath) -> Option<Hit> {
         let mut implied = None;
         for (layer, range) in &dir.parts {
-            let entries = self.layers[*layer].diff.entries();
-            let at = start_of(entries, range.clone(), path);
-            let Some(entry) = entries[..range.end].get(at) else { continue };
-            if entry.path == *path {
-                return match (&entry.node, implied) {
+            let diff = &self.layers[*layer].diff;
+            let at = start_of(diff, range.clone(), path);
+            if at == range.end {
+                continue;
+            }
+            if diff.path(at) == path.as_bytes() {
+                return match (diff.node(at), implied) {
                     (Node::Whiteout, _) => implied,
                     (Node::Dir { .. }, _) | (_, None) => Some(Hit::Entry(*layer, at)),
                     (_, Some(_)) => implied,
                 };
             }
-            if is_below(&entry.path, path) {
+            if is_below(diff.path(at), path.as_bytes()) {
                 implied = Some(Hit::Implied);
             }
         }
@@ -156,10 +153,10 @@ impl Stack {
     fn root(&self) -> Dir {
         let mut parts = Vec::with_capacity(self.layers.len());
         for (number, layer) in self.layers.iter().enumerate() {
-            let entries = layer.diff.entries();
-            let root = entries.first().filter(|e| e.path.is_root());
-            parts.push((number, usize::from(root.is_some())..entries.len()));
-            if matches!(root.map(|e| &e.node), Some(Node::Dir { opaque: true })) {
+            let diff = &layer.diff;
+            let has_root = !diff.is_empty() && diff.path(0).is_empty();
+            parts.push((number, usize::from(has_root)..diff.len()));
+            if has_root && diff.node(0) == (Node::Dir { opaque: true }) {
                 break;
             }
         }
@@ -170,19 +167,21 @@ impl Stack {
         let mut parts = Vec::new();
         let mut exists = false;
         for (layer, range) in &above.parts {
-            let entries = self.layers[*layer].diff.entries();
-            let at = start_of(entries, range.clone(), path);
-            let Some(entry) = entries[..range.end].get(at) else { continue };
-            if entry.path == *path {
-                let Node::Dir { opaque } = entry.node else { break };
+            let diff = &self.layers[*layer].diff;
+            let at = start_of(diff, range.clone(), path);
+            if at == range.end {
+                continue;
+            }
+            if diff.path(at) == path.as_bytes() {
+                let Node::Dir { opaque } = diff.node(at) else { break };
                 exists = true;
-                parts.push((*layer, at + 1..end_of(entries, at..range.end, path)));
+                parts.push((*layer, at + 1..end_of(diff, at..range.end, path)));
                 if opaque {
                     break;
                 }
-            } else if is_below(&entry.path, path) {
+            } else if is_below(diff.path(at), path.as_bytes()) {
                 exists = true;
-                parts.push((*layer, at..end_of(entries, at..range.end, path)));
+                parts.push((*layer, at..end_of(diff, at..range.end, path)));
             }
         }
         parts.retain(|(_, range)| !range.is_empty());
@@ -195,16 +194,11 @@ pub(super) fn implied_meta() -> Meta {
     Meta { mode: 0o755, ..Meta::default() }
 }
 
-fn start_of(entries: &[Entry], range: Range<usize>, path: &TreePath) -> usize {
-    range.start + entries[range].partition_point(|e| e.path < *path)
+fn start_of(diff: &Diff, range: Range<usize>, path: &TreePath) -> usize {
+    diff.partition(range, |here| path_order(here, path.as_bytes()).is_lt())
 }
 
-fn end_of(entries: &[Entry], range: Range<usize>, path: &TreePath) -> usize {
-    range.start + entries[range].partition_point(|e| e.path == *path || is_below(&e.path, path))
-}
-
-fn is_below(path: &TreePath, dir: &TreePath) -> bool {
-    let (path, dir) = (path.as_bytes(), dir.as_bytes());
-    dir.is_empty() && !path.is_empty()
-        || path.len() > dir.len() && path.starts_with(dir) && path[dir.len()] == b'/'
+fn end_of(diff: &Diff, range: Range<usize>, path: &TreePath) -> usize {
+    let path = path.as_bytes();
+    diff.partition(range, |here| here == path || is_below(here, path))
 }

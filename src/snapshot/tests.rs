@@ -290,11 +290,10 @@ fn what_overlayfs_only_copied_up_is_no_change() {
     let diff = prepared.scan(&HashSet::from([stub])).unwrap();
     let told: Vec<String> = diff
         .entries()
-        .iter()
         .map(|e| format!("{} {}", e.path, if e.node == Node::Whiteout { "gone" } else { "there" }))
         .collect();
     assert_eq!(told, ["/d there", "/d/a gone", "/d/sub there", "/d/sub/b gone", "/new there"]);
-    assert!(diff.entries().iter().all(|e| e.node != Node::Dir { opaque: true }));
+    assert!(diff.entries().all(|e| e.node != Node::Dir { opaque: true }));
     assert!(!upper.join("etc/resolv.conf").exists());
 }
 
@@ -311,7 +310,7 @@ fn a_filled_mount_point_stays() {
     std::fs::write(prepared.upper.join("mnt/cache/left"), "x").unwrap();
     let skip = ["run", "run/secrets", "mnt", "mnt/cache"].map(p).into();
     let diff = prepared.scan(&skip).unwrap();
-    let paths: Vec<_> = diff.entries().iter().map(|e| e.path.to_string()).collect();
+    let paths: Vec<_> = diff.entries().map(|e| e.path.to_string()).collect();
     assert_eq!(paths, ["/mnt", "/mnt/cache", "/mnt/cache/left"]);
     assert!(!prepared.upper.join("run").exists());
 }
@@ -349,7 +348,7 @@ fn copying_gives_the_same_result_as_overlay() {
     std::fs::write(root.join("d/sub"), "now a file").unwrap();
     std::fs::set_permissions(root.join("g"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let diff = prepared.scan(&HashSet::new()).unwrap();
-    let paths: Vec<_> = diff.entries().iter().map(|e| e.path.to_string()).collect();
+    let paths: Vec<_> = diff.entries().map(|e| e.path.to_string()).collect();
     assert_eq!(paths, ["/d", "/d/a", "/d/b", "/d/sub", "/g", "/l", "/l/in"]);
     assert_eq!(diff.get(&p("d/b")).unwrap().node, Node::Whiteout);
     let next = s.snapshots.commit(prepared, diff, StepRecord::default()).unwrap();
@@ -413,7 +412,7 @@ fn a_real_overlay_mount_and_a_copy_give_the_same_diff() {
             return None;
         }
         let diff = prepared.scan(&HashSet::new()).unwrap();
-        let paths: Vec<_> = diff.entries().iter().map(|e| e.path.to_string()).collect();
+        let paths: Vec<_> = diff.entries().map(|e| e.path.to_string()).collect();
         let done = s.snapshots.commit(prepared, diff.clone(), StepRecord::default()).unwrap();
         // and what was committed is what the next step sees
         let next = s.snapshots.prepare(&done.id).unwrap();

@@ -132,17 +132,17 @@ impl View {
         let layer = &stack.layers[layer];
         let (body, linked) = layer.body(at);
         let entry = layer.entry(body);
-        let node = match &entry.node {
-            Node::File { size, .. } => SourceNode::File { size: *size },
-            Node::Symlink { target } => SourceNode::Symlink { target: target.clone() },
-            Node::CharDevice { major, minor } => SourceNode::CharDevice { major: *major, minor: *minor },
-            Node::BlockDevice { major, minor } => SourceNode::BlockDevice { major: *major, minor: *minor },
+        let node = match entry.node {
+            Node::File { size, .. } => SourceNode::File { size },
+            Node::Symlink { target } => SourceNode::Symlink { target },
+            Node::CharDevice { major, minor } => SourceNode::CharDevice { major, minor },
+            Node::BlockDevice { major, minor } => SourceNode::BlockDevice { major, minor },
             Node::Fifo => SourceNode::Fifo,
             // a hard link without its target is refused when a diff is read, a whiteout is never a hit
             Node::Dir { .. } | Node::Hardlink { .. } | Node::Whiteout => SourceNode::Dir,
         };
         let links = linked.then_some((number as u64, body as u64));
-        SourceEntry { meta: entry.meta.clone(), node, links }
+        SourceEntry { meta: entry.meta, node, links }
     }
 }
 
@@ -165,7 +165,7 @@ impl SourceTree for View {
         let stack = self.stack()?;
         let Some(Hit::Entry(layer, at)) = stack.find(path) else { return Err(Errno::NOENT.into()) };
         let layer = &stack.layers[layer];
-        match layer.entry(layer.body(at).0).node {
+        match layer.diff.node(layer.body(at).0) {
             Node::File { content, .. } => Ok(content),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
         }

@@ -312,7 +312,7 @@ impl Solver<'_> {
         diff: Diff,
         place: &str,
     ) -> Result<crate::snapshot::Committed, OpError> {
-        let (parent, entries) = (prepared.parent.clone(), diff.entries().len());
+        let (parent, entries) = (prepared.parent.clone(), diff.len());
         let record = crate::snapshot::StepRecord { key: Some(named.key), instruction: vertex.label.clone() };
         let committed = self.env.snapshots.commit(prepared, diff, record)?;
         if self.env.snapshots.info(&committed.id).is_ok_and(|info| info.rest.is_none()) {

@@ -187,10 +187,15 @@ impl Store {
     /// Missing directories on the way are made. `durable` returns only when the bytes and the name survive a power
     /// cut; without it a crash may lose the file but never leaves half of it under the name, as long as the kernel lives.
     pub fn write_atomic(&self, rel: &str, bytes: &[u8], durable: bool) -> Result<(), StoreError> {
+        self.write_atomic_parts(rel, &[bytes], durable)
+    }
+
+    /// The same with bytes that are in several pieces of memory.
+    pub fn write_atomic_parts(&self, rel: &str, parts: &[&[u8]], durable: bool) -> Result<(), StoreError> {
         let target = self.inside(rel)?;
         let (mut file, staged) = temp::stage_file(&self.path("tmp"))?;
         let write = |file: &mut File| -> io::Result<()> {
-            file.write_all(bytes)?;
+            parts.iter().try_for_each(|part| file.write_all(part))?;
             fault::point_at("store.file.written", &target);
             if durable {
                 file.sync_all()?;

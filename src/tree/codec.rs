@@ -3,9 +3,10 @@
 //! The canonical form is written by hand, length-prefixed, so that it can never change behind our back with a
 //! serialisation library; the kept form may change with its version number, since a snapshot can be read anew.
 
-use super::{Diff, Entry, Node, TreePath};
+use super::{Entry, Node};
+use std::io::{self, Write};
 
-const MAGIC: &[u8; 8] = b"rbtree01";
+const MAGIC: &[u8] = b"rbtree01";
 
 /// A kept diff that cannot be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -65,45 +66,59 @@ pub(super) fn canonical(entry: &Entry, out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn encode(diff: &Diff) -> Vec<u8> {
-    let body = postcard::to_stdvec(diff).expect("plain data always packs");
-    let mut out = Vec::with_capacity(body.len() + 40);
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(blake3::hash(&body).as_bytes());
-    out.extend_from_slice(&body);
-    out
+/// Writes the kept form: version, checksum, and packed entries with their number before them.
+pub(super) fn write(count: usize, entries: &[u8], out: &mut dyn Write) -> io::Result<u64> {
+    let count = postcard::to_stdvec(&(count as u64)).expect("plain data always packs");
+    let mut sum = blake3::Hasher::new();
+    sum.update(&count).update(entries);
+    for part in [MAGIC, &sum.finalize().as_bytes()[..], &count, entries] {
+        out.write_all(part)?;
+    }
+    Ok((MAGIC.len() + blake3::OUT_LEN + count.len() + entries.len()) as u64)
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Diff, DecodeError> {
+/// Checks version and checksum of the kept form; gives where the entries begin and how many there are.
+pub(super) fn open(bytes: &[u8]) -> Result<(usize, usize), DecodeError> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(DecodeError::Version)?;
-    let (sum, body) = rest.split_at_checked(32).ok_or(DecodeError::Checksum)?;
+    let (sum, body) = rest.split_at_checked(blake3::OUT_LEN).ok_or(DecodeError::Checksum)?;
     if blake3::hash(body).as_bytes() != sum {
         return Err(DecodeError::Checksum);
     }
-    let diff: Diff = postcard::from_bytes(body).map_err(|_| DecodeError::Malformed)?;
-    let clean = |p: &TreePath| TreePath::clean(p.as_bytes()) == *p;
-    let sorted = diff.entries.windows(2).all(|w| w[0].path < w[1].path);
-    if sorted && diff.entries.iter().all(|e| clean(&e.path)) { Ok(diff) } else { Err(DecodeError::Malformed) }
+    let (count, entries) = postcard::take_from_bytes::<u64>(body).map_err(|_| DecodeError::Malformed)?;
+    let count = usize::try_from(count).map_err(|_| DecodeError::Malformed)?;
+    Ok((bytes.len() - entries.len(), count))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Meta;
+    use crate::tree::{Diff, Meta, TreePath};
 
     #[test]
     fn a_kept_diff_comes_back_or_is_refused() {
         let path = TreePath::clean(b"a/b\xff\n");
         let diff = Diff::new(vec![Entry { path, meta: Meta::default(), node: Node::Dir { opaque: true } }]);
         let kept = diff.encode();
-        assert_eq!(Diff::decode(&kept).unwrap(), diff);
+        assert_eq!(Diff::decode(kept.clone()).unwrap(), diff);
         for cut in 0..kept.len() {
-            assert!(Diff::decode(&kept[..cut]).is_err());
+            assert!(Diff::decode(kept[..cut].to_vec()).is_err());
         }
         for at in 0..kept.len() {
             let mut bad = kept.clone();
             bad[at] ^= 1;
-            assert!(Diff::decode(&bad).is_err(), "byte {at}");
+            assert!(Diff::decode(bad).is_err(), "byte {at}");
+        }
+        // with a right checksum, too, it is read without trust
+        for at in 40..kept.len() {
+            for flip in [1, 0x80] {
+                let mut bad = kept.clone();
+                bad[at] ^= flip;
+                let sum = blake3::hash(&bad[40..]);
+                bad[8..40].copy_from_slice(sum.as_bytes());
+                if let Ok(diff) = Diff::decode(bad) {
+                    assert!(diff.entries().all(|e| TreePath::clean(e.path.as_bytes()) == e.path));
+                }
+            }
         }
     }
 }

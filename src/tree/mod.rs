@@ -5,10 +5,15 @@
 //! layer tars and COPY's cache keys come from it without walking or reading the files again.
 
 mod codec;
+mod diff;
+mod packed;
 mod source;
+mod walk;
 
 pub use codec::DecodeError;
-pub use source::{EmptyTree, Enter, SourceEntry, SourceNode, SourceTree, Walked};
+pub use diff::{Diff, Entries};
+pub use source::{EmptyTree, Enter, SourceEntry, SourceNode, SourceTree};
+pub use walk::{Walk, Walked};
 
 use crate::digest::ContentId;
 use serde::{Deserialize, Serialize};
@@ -105,6 +110,12 @@ impl TreePath {
         Self(Vec::new())
     }
 
+    /// Takes bytes that are a clean path already.
+    pub(crate) fn of_clean(path: &[u8]) -> Self {
+        debug_assert!(Self::is_clean(path));
+        Self(path.to_vec())
+    }
+
     /// Cleans any path text: `.` and empty components vanish, `..` takes one component away and stops at the root.
     pub fn clean(path: &[u8]) -> Self {
         let mut out: Vec<&[u8]> = Vec::new();
@@ -116,6 +127,11 @@ impl TreePath {
             }
         }
         Self(out.join(&b'/'))
+    }
+
+    /// Says whether a text is a path as [`TreePath::clean`] would leave it.
+    pub(crate) fn is_clean(path: &[u8]) -> bool {
+        path.is_empty() || path.split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b".."))
     }
 
     /// Appends one component; the caller knows that it is one.
@@ -191,15 +207,26 @@ impl TreePath {
 /// Component by component, so that a directory stands right before what is below it.
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // '/' sorts before every byte that a name can hold; most of two paths is the same, and that is passed over fast
-        let rank = |b: Option<&u8>| match b {
-            None => 0u16,
-            Some(b'/') => 1,
-            Some(b) => u16::from(*b) + 2,
-        };
-        let same = shared_prefix(&self.0, &other.0);
-        rank(self.0.get(same)).cmp(&rank(other.0.get(same)))
+        path_order(&self.0, &other.0)
     }
+}
+
+/// Compares two clean paths as [`TreePath`] does.
+pub(crate) fn path_order(a: &[u8], b: &[u8]) -> Ordering {
+    // '/' sorts before every byte that a name can hold; most of two paths is the same, and that is passed over fast
+    let rank = |b: Option<&u8>| match b {
+        None => 0u16,
+        Some(b'/') => 1,
+        Some(b) => u16::from(*b) + 2,
+    };
+    let same = shared_prefix(a, b);
+    rank(a.get(same)).cmp(&rank(b.get(same)))
+}
+
+/// Says whether a clean path is below a directory.
+pub(crate) fn is_below(path: &[u8], dir: &[u8]) -> bool {
+    dir.is_empty() && !path.is_empty()
+        || path.len() > dir.len() && path.starts_with(dir) && path[dir.len()] == b'/'
 }
 
 /// Gives how many bytes two texts have in common from the beginning.
@@ -221,72 +248,6 @@ impl std::fmt::Display for TreePath {
     }
 }
 
-/// What a step changed: entries sorted by path, each path once.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Diff {
-    entries: Vec<Entry>,
-}
-
-impl Diff {
-    /// Sorts the entries; of several with one path the last given stays.
-    pub fn new(mut entries: Vec<Entry>) -> Self {
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        entries.reverse();
-        entries.dedup_by(|a, b| a.path == b.path);
-        entries.reverse();
-        Self { entries }
-    }
-
-    /// Lists the entries in path order.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// Finds the entry of a path.
-    pub fn get(&self, path: &TreePath) -> Option<&Entry> {
-        self.entries.binary_search_by(|e| e.path.cmp(path)).ok().map(|i| &self.entries[i])
-    }
-
-    /// Lists `path` itself and everything below it.
-    pub fn below(&self, path: &TreePath) -> &[Entry] {
-        let start = self.entries.partition_point(|e| e.path < *path);
-        let len = self.entries[start..].partition_point(|e| e.path.strip_prefix(path).is_some());
-        &self.entries[start..start + len]
-    }
-
-    /// Says whether nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Names what changed: everything but the timestamps.
-    pub fn content_id(&self) -> ContentId {
-        let mut h = blake3::Hasher::new_derive_key("rbuild diff v1");
-        let mut buf = Vec::with_capacity(256);
-        for entry in &self.entries {
-            buf.clear();
-            codec::canonical(entry, &mut buf);
-            h.update(&buf);
-        }
-        h.finalize().into()
-    }
-
-    /// Sums the sizes of the regular files in bytes, hard links once.
-    pub fn content_bytes(&self) -> u64 {
-        self.entries.iter().map(|e| if let Node::File { size, .. } = e.node { size } else { 0 }).sum()
-    }
-
-    /// Packs the diff for keeping: version, checksum, entries.
-    pub fn encode(&self) -> Vec<u8> {
-        codec::encode(self)
-    }
-
-    /// Unpacks what [`Diff::encode`] wrote and checks version, checksum, order and paths.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode(bytes)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +262,8 @@ mod tests {
             [("/", ""), ("a//b/", "a/b"), ("./a/../..", ""), ("../../etc", "etc"), ("a/./b/../c", "a/c")]
         {
             assert_eq!(p(from).as_bytes(), to.as_bytes(), "{from}");
+            assert_eq!(TreePath::is_clean(from.as_bytes()), from == to, "{from}");
+            assert!(TreePath::is_clean(to.as_bytes()), "{to}");
         }
     }
 
@@ -325,16 +288,6 @@ mod tests {
                 assert_eq!(p(a).cmp(&p(b)), components(a).cmp(&components(b)), "{a} {b}");
             }
         }
-    }
-
-    #[test]
-    fn below_takes_the_subtree_only() {
-        let entry = |path: &str| Entry { path: p(path), meta: Meta::default(), node: Node::Fifo };
-        let diff = Diff::new(["a", "a/x", "a/x/y", "a-b", "b"].map(entry).to_vec());
-        assert_eq!(diff.below(&p("a")).len(), 3);
-        assert_eq!(diff.below(&p("a/x")).len(), 2);
-        assert_eq!(diff.below(&p("")).len(), 5);
-        assert_eq!(diff.below(&p("zz")).len(), 0);
     }
 
     #[test]
@@ -367,7 +320,7 @@ mod tests {
     fn the_last_of_equal_paths_wins() {
         let at = |uid| Entry { path: p("f"), meta: Meta { uid, ..Meta::default() }, node: Node::Fifo };
         let diff = Diff::new(vec![at(1), at(2)]);
-        assert_eq!(diff.entries().len(), 1);
-        assert_eq!(diff.entries()[0].meta.uid, 2);
+        assert_eq!(diff.len(), 1);
+        assert_eq!(diff.entry(0).meta.uid, 2);
     }
 }

@@ -1,6 +1,6 @@
 //! A tree that files are taken from: the build context, a stage's result, an image.
 
-use super::{Meta, TreePath};
+use super::{Meta, TreePath, Walk};
 use crate::digest::ContentId;
 use rayon::prelude::*;
 use std::fs::File;
@@ -52,17 +52,6 @@ pub struct SourceEntry {
     pub links: Option<(u64, u64)>,
 }
 
-/// One path that a walk has found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Walked {
-    /// Where, from the root of the tree.
-    pub path: TreePath,
-    /// What.
-    pub entry: SourceEntry,
-    /// Names the bytes of a regular file, if that was known without asking [`SourceTree::content`].
-    pub content: Option<ContentId>,
-}
-
 /// Decides whether a walk goes into a directory.
 pub type Enter<'a> = dyn Fn(&TreePath) -> bool + Sync + 'a;
 
@@ -82,21 +71,24 @@ pub trait SourceTree: Send + Sync {
 
     /// Lists everything below a directory in path order, without the directory itself; directories for which `enter`
     /// says no are listed but not entered. A tree that can walk faster than one directory at a time overrides this.
-    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
-        let children = self.list(dir)?;
-        let below: Vec<Vec<_>> = children
-            .into_par_iter()
-            .map(|(name, entry)| {
-                let path = dir.child(&name);
-                let go = matches!(entry.node, SourceNode::Dir) && enter(&path);
-                let mut out = vec![Walked { path: path.clone(), entry, content: None }];
-                if go {
-                    out.extend(self.walk(&path, enter)?);
-                }
-                Ok(out)
+    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Walk> {
+        let children: Vec<(TreePath, SourceEntry)> =
+            self.list(dir)?.into_iter().map(|(name, entry)| (dir.child(&name), entry)).collect();
+        let below: Vec<Option<Walk>> = children
+            .par_iter()
+            .map(|(path, entry)| {
+                let go = entry.node == SourceNode::Dir && enter(path);
+                go.then(|| self.walk(path, enter)).transpose()
             })
             .collect::<io::Result<_>>()?;
-        Ok(below.into_iter().flatten().collect())
+        let mut out = Walk::default();
+        for ((path, entry), below) in children.iter().zip(below) {
+            out.push(path, entry, None);
+            if let Some(below) = below {
+                out.append(below);
+            }
+        }
+        Ok(out)
     }
 
     /// Says why a path that its owner expects is not part of the tree, for example the ignore rule that keeps it out.
@@ -140,7 +132,7 @@ impl<T: SourceTree + ?Sized> SourceTree for std::sync::Arc<T> {
         (**self).open(path)
     }
 
-    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Vec<Walked>> {
+    fn walk(&self, dir: &TreePath, enter: &Enter<'_>) -> io::Result<Walk> {
         (**self).walk(dir, enter)
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod registry;
 pub(crate) mod registry_log;
 pub(crate) mod token;
 pub(crate) mod user;
+pub(crate) mod watch;
 pub(crate) mod web;
 
 use std::ffi::OsStr;

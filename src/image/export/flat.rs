@@ -23,20 +23,27 @@ impl Flat {
     }
 }
 
+/// Which part each regular file comes from, and its path there.
+type Places = HashMap<TreePath, (usize, TreePath)>;
+
 /// What is written: the files of one image, or of several below each other.
 pub(super) struct Flats {
-    pub(super) diff: Diff,
     parts: Vec<Flat>,
-    /// Which part a regular file comes from, and its path there, where several were joined.
-    origin: Option<HashMap<TreePath, (usize, TreePath)>>,
+    /// All of it, where several were joined.
+    joined: Option<(Diff, Places)>,
 }
 
 impl Flats {
+    /// Lists what is written.
+    pub(super) fn diff(&self) -> &Diff {
+        self.joined.as_ref().map_or(&self.parts[0].merged.diff, |(diff, _)| diff)
+    }
+
     /// Opens a regular file by its path in what is written.
     pub(super) fn open(&self, path: &TreePath) -> io::Result<File> {
-        match &self.origin {
+        match &self.joined {
             None => self.parts[0].open(path),
-            Some(origin) => {
+            Some((_, origin)) => {
                 let (part, path) = origin.get(path).ok_or(io::ErrorKind::NotFound)?;
                 self.parts[*part].open(path)
             }
@@ -48,11 +55,11 @@ impl Images {
     /// Folds the layers of an image, or of those for all platforms under its names.
     pub(super) fn flats(&self, image: &Image, split: Option<bool>) -> Result<Flats, ImageError> {
         let members = self.members(image)?;
-        let mut parts: Vec<Flat> =
+        let parts: Vec<Flat> =
             members.iter().map(|(_, member)| self.flat(member)).collect::<Result<_, _>>()?;
         let split = split.unwrap_or(image.several.is_some());
-        if let ([part], false) = (&mut parts[..], split) {
-            return Ok(Flats { diff: std::mem::take(&mut part.merged.diff), parts, origin: None });
+        if let ([_], false) = (&parts[..], split) {
+            return Ok(Flats { parts, joined: None });
         }
         let mut joined = Joined::default();
         for (number, ((entry, member), part)) in members.iter().zip(&parts).enumerate() {
@@ -61,10 +68,10 @@ impl Images {
                 true => TreePath::root().child(platform.to_string().replace('/', "_").as_bytes()),
                 false => TreePath::root(),
             };
-            joined.add(number, part.merged.diff.entries(), &below, &platform.to_string())?;
+            joined.add(number, &part.merged.diff, &below, &platform.to_string())?;
         }
-        let diff = Diff::new(joined.entries.into_values().collect());
-        Ok(Flats { diff, parts, origin: Some(joined.origin) })
+        let diff = joined.entries.into_values().collect();
+        Ok(Flats { parts, joined: Some((diff, joined.origin)) })
     }
 
     fn flat(&self, image: &Image) -> Result<Flat, ImageError> {
@@ -81,24 +88,18 @@ impl Images {
 #[derive(Default)]
 struct Joined {
     entries: BTreeMap<TreePath, Entry>,
-    origin: HashMap<TreePath, (usize, TreePath)>,
+    origin: Places,
 }
 
 impl Joined {
     /// Puts the files of one image below a directory. Directories may meet those of another image, nothing else may.
-    fn add(
-        &mut self,
-        part: usize,
-        entries: &[Entry],
-        below: &TreePath,
-        platform: &str,
-    ) -> Result<(), ImageError> {
+    fn add(&mut self, part: usize, diff: &Diff, below: &TreePath, platform: &str) -> Result<(), ImageError> {
         if !below.is_root() {
             let meta = Meta { mode: 0o755, ..Meta::default() };
             let dir = Entry { path: below.clone(), meta, node: Node::Dir { opaque: false } };
             self.entries.insert(below.clone(), dir);
         }
-        for entry in entries.iter().filter(|entry| !entry.path.is_root()) {
+        for entry in diff.entries().filter(|entry| !entry.path.is_root()) {
             let path = below.join(&entry.path);
             let node = match &entry.node {
                 Node::Hardlink { target } => Node::Hardlink { target: below.join(target) },
@@ -126,6 +127,6 @@ impl Joined {
 
 /// Writes the files as one tar.
 pub(super) fn write_flat(flats: Flats, epoch: Option<i64>, out: &mut dyn Write) -> Result<(), ImageError> {
-    write_tar(&flats.diff, &|path| flats.open(path), epoch, out)?;
+    write_tar(flats.diff(), &|path| flats.open(path), epoch, out)?;
     out.flush().map_err(ImageError::write("the archive"))
 }

@@ -32,8 +32,8 @@ pub(super) fn write_local(
     in_directory(dir, |root| {
         let mut writer = Writer { flats, epoch, delete, dirs: Vec::new(), skipped: Vec::new() };
         writer.dirs.push(OpenDir { path: TreePath::root(), fd: root, meta: None, names: HashSet::new() });
-        for entry in flats.diff.entries() {
-            writer.entry(entry).map_err(|e| {
+        for entry in flats.diff().entries() {
+            writer.entry(&entry).map_err(|e| {
                 let path = dir.join(entry.path.as_os_str());
                 ImageError::io("write", &path)(e)
             })?;

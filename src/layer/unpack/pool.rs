@@ -37,8 +37,15 @@ pub(super) struct Writers<'a> {
 struct Shared {
     failed: AtomicBool,
     error: Mutex<Option<LayerError>>,
-    done: Mutex<Vec<(usize, ContentId)>>,
+    done: Mutex<Done>,
     finished: Condvar,
+}
+
+#[derive(Default)]
+struct Done {
+    /// Files, whether their contents have been fetched or not.
+    files: usize,
+    contents: Vec<(usize, ContentId)>,
 }
 
 /// Runs `work` with writers; the first error of either side is the result.
@@ -78,7 +85,10 @@ fn serve(queue: &Mutex<Receiver<Vec<Job>>>, shared: &Shared, chown: bool) {
             }
             done.push((job.body, content));
         }
-        shared.done.lock().unwrap_or_else(PoisonError::into_inner).extend(done);
+        let mut all = shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+        all.files += done.len();
+        all.contents.extend(done);
+        drop(all);
         shared.finished.notify_all();
     }
 }
@@ -105,19 +115,24 @@ impl Writers<'_> {
 
     /// Waits until all files are on disk, or some could not be made.
     pub(super) fn wait(&mut self) -> Result<(), LayerError> {
-        self.contents().map(drop)
-    }
-
-    /// Waits likewise and gives the content of all files so far, by body number.
-    pub(super) fn contents(&mut self) -> Result<MutexGuard<'_, Vec<(usize, ContentId)>>, LayerError> {
         self.send();
-        let mut done = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
-        while done.len() < self.sent {
+        let mut done = self.lock();
+        while done.files < self.sent {
             done = self.shared.finished.wait(done).unwrap_or_else(PoisonError::into_inner);
         }
+        drop(done);
         match self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
-            None => Ok(done),
+            None => Ok(()),
         }
+    }
+
+    /// Gives the content of files that are done, by body number, each once; waits for none.
+    pub(super) fn contents(&self) -> Vec<(usize, ContentId)> {
+        std::mem::take(&mut self.lock().contents)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Done> {
+        self.shared.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -88,7 +88,7 @@ fn p(path: &str) -> TreePath {
 impl Unpacked {
     fn paths(&self) -> Vec<String> {
         let diff = self.result.as_ref().unwrap();
-        diff.entries().iter().map(|e| String::from_utf8(e.path.as_bytes().to_vec()).unwrap()).collect()
+        diff.entries().map(|e| String::from_utf8(e.path.as_bytes().to_vec()).unwrap()).collect()
     }
     fn entry(&self, path: &str) -> Entry {
         self.result.as_ref().unwrap().get(&p(path)).unwrap_or_else(|| panic!("no {path}")).clone()

@@ -6,17 +6,40 @@ use super::pool::{Job, SMALL, Writers};
 use crate::digest::ContentId;
 use crate::layer::LayerError;
 use crate::layer::tar_read::{Item, Kind, TarReader};
-use crate::tree::{Diff, Entry, Meta, Node, SourceEntry, SourceNode, SourceTree, TreePath};
+use crate::tree::{Diff, Entry, Meta, Mtime, Node, SourceEntry, SourceNode, SourceTree, TreePath};
 use rustix::fs::FileType;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Links that are followed on the way to one name, as the kernel does.
 const MAX_LINKS: usize = 40;
 
-/// One path of this layer.
+/// After so many files the contents of those that are written are fetched, so that they are held once.
+const SETTLE: usize = 4096;
+
+/// One path of this layer; as small as can be, for layers of a million.
 struct Slot {
-    meta: Meta,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: Mtime,
+    xattrs: Option<Box<Xattrs>>,
     what: What,
+}
+
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl Slot {
+    fn new(meta: Meta, what: What) -> Self {
+        let Meta { mode, uid, gid, mtime, xattrs } = meta;
+        let xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
+        Self { mode, uid, gid, mtime, xattrs, what }
+    }
+
+    fn meta(&self) -> Meta {
+        let Self { mode, uid, gid, mtime, .. } = *self;
+        let xattrs = self.xattrs.as_ref().map(|all| all.to_vec()).unwrap_or_default();
+        Meta { mode, uid, gid, mtime, xattrs }
+    }
 }
 
 #[derive(Clone)]
@@ -28,8 +51,8 @@ enum What {
         shows: bool,
     },
     /// A regular file by its body's number; several names share one.
-    File(usize),
-    Symlink(Vec<u8>),
+    File(u32),
+    Symlink(Box<[u8]>),
     Char(u32, u32),
     Block(u32, u32),
     Fifo,
@@ -39,6 +62,7 @@ enum What {
 struct Body {
     size: u64,
     content: Option<ContentId>,
+    several_names: bool,
 }
 
 /// What stands at a path in the merged tree.
@@ -99,7 +123,7 @@ impl<'a> Tree<'a> {
                 meta.mode = 0o777;
                 meta.xattrs.clear();
                 self.disk.symlink(&path, &meta, &item.link)?;
-                What::Symlink(item.link.clone())
+                What::Symlink(item.link.as_slice().into())
             }
             Kind::Char if item.device == (0, 0) => {
                 // on disk it would be a whiteout, so it is one
@@ -120,7 +144,7 @@ impl<'a> Tree<'a> {
                 What::Fifo
             }
         };
-        self.slots.insert(path, Slot { meta, what });
+        self.slots.insert(path, Slot::new(meta, what));
         Ok(())
     }
 
@@ -172,8 +196,10 @@ impl<'a> Tree<'a> {
     }
 
     fn put_dir(&mut self, path: TreePath, meta: Meta, writers: &mut Writers<'_>) -> Result<(), LayerError> {
-        if let Some(Slot { meta: old, what: What::Dir { .. } }) = self.slots.get_mut(&path) {
-            *old = meta;
+        if let Some(old) = self.slots.get_mut(&path)
+            && let What::Dir { opaque, shows } = old.what
+        {
+            *old = Slot::new(meta, What::Dir { opaque, shows });
             return Ok(());
         }
         self.clear(&path, writers)?;
@@ -202,8 +228,11 @@ impl<'a> Tree<'a> {
             let dir = self.disk.dir(&path.parent().unwrap_or_default())?;
             writers.submit(Job { body, dir, path: path.clone(), meta: meta.clone(), bytes })?;
         }
-        self.bodies.push(Body { size, content });
-        Ok(What::File(body))
+        let what = self.add_body(size, content)?;
+        if self.bodies.len().is_multiple_of(SETTLE) {
+            self.settle(writers);
+        }
+        Ok(what)
     }
 
     fn hardlink(&mut self, item: &Item, path: TreePath, writers: &mut Writers<'_>) -> Result<(), LayerError> {
@@ -229,7 +258,10 @@ impl<'a> Tree<'a> {
         if matches!(slot.what, What::Dir { .. }) {
             return Err(refuse(item, "a directory cannot have hard links"));
         }
-        let slot = Slot { meta: slot.meta.clone(), what: slot.what.clone() };
+        let slot = Slot::new(slot.meta(), slot.what.clone());
+        if let What::File(body) = slot.what {
+            self.bodies[body as usize].several_names = true;
+        }
         self.disk.link(&target, &path)?;
         self.slots.insert(path, slot);
         Ok(())
@@ -246,9 +278,23 @@ impl<'a> Tree<'a> {
         let content = parent.content(path, &entry).map_err(LayerError::io("read", path))?;
         let from = parent.open(path).map_err(LayerError::io("open", path))?;
         self.disk.copy(path, &entry.meta, &from)?;
-        self.slots.insert(path.clone(), Slot { meta: entry.meta, what: What::File(self.bodies.len()) });
-        self.bodies.push(Body { size, content: Some(content) });
+        let what = self.add_body(size, Some(content))?;
+        self.slots.insert(path.clone(), Slot::new(entry.meta, what));
         Ok(())
+    }
+
+    fn add_body(&mut self, size: u64, content: Option<ContentId>) -> Result<What, LayerError> {
+        let limit = u32::MAX;
+        let number = u32::try_from(self.bodies.len())
+            .map_err(|_| LayerError::Limit { what: "files", limit: limit.into() })?;
+        self.bodies.push(Body { size, content, several_names: false });
+        Ok(What::File(number))
+    }
+
+    fn settle(&mut self, writers: &Writers<'_>) {
+        for (body, content) in writers.contents() {
+            self.bodies[body].content = Some(content);
+        }
     }
 
     /// Takes away what an earlier entry put at a path.
@@ -304,7 +350,7 @@ impl<'a> Tree<'a> {
             let mut target = None;
             match self.look(&path)? {
                 Seen::Here => match self.slots.get(&path).map(|slot| &slot.what) {
-                    Some(What::Symlink(text)) => target = Some(text.clone()),
+                    Some(What::Symlink(text)) => target = Some(text.to_vec()),
                     Some(What::Dir { .. }) | None => {}
                     Some(_) => return Err(not_a_dir(item, &path)),
                 },
@@ -345,17 +391,16 @@ impl<'a> Tree<'a> {
 
     fn make_dir(&mut self, path: &TreePath, meta: Meta, shows: bool) -> Result<(), LayerError> {
         self.disk.make_dir(path)?;
-        self.slots.insert(path.clone(), Slot { meta, what: What::Dir { opaque: false, shows } });
+        self.slots.insert(path.clone(), Slot::new(meta, What::Dir { opaque: false, shows }));
         Ok(())
     }
 
     /// Settles whiteouts and directories, and tells what the layer holds.
     pub(super) fn finish(mut self, writers: &mut Writers<'_>) -> Result<Diff, LayerError> {
-        for (body, content) in writers.contents()?.iter() {
-            self.bodies[*body].content = Some(*content);
-        }
+        writers.wait()?;
+        self.settle(writers);
         self.hide_root()?;
-        let mut entries = Vec::with_capacity(self.slots.len() + self.whiteouts.len());
+        let mut deleted = Vec::new();
         for path in std::mem::take(&mut self.whiteouts) {
             match self.slots.get_mut(&path) {
                 // what this layer itself puts there stays; a directory must not merge with the deleted one
@@ -363,37 +408,48 @@ impl<'a> Tree<'a> {
                 Some(_) => {}
                 None => {
                     self.disk.whiteout(&path)?;
-                    entries.push(Entry { path, meta: Meta::default(), node: Node::Whiteout });
+                    deleted.push(path);
                 }
             }
         }
         // from the deepest up, so that nothing below changes a time or needs a mode that is gone
         for (path, slot) in self.slots.iter().rev() {
             if let What::Dir { opaque, .. } = slot.what {
-                self.disk.finish_dir(path, &slot.meta, opaque)?;
+                self.disk.finish_dir(path, &slot.meta(), opaque)?;
             }
         }
-        let mut first: Vec<Option<TreePath>> = vec![None; self.bodies.len()];
-        for (path, slot) in self.slots {
+        let mut first: HashMap<u32, TreePath> = HashMap::new();
+        let mut deleted = deleted.into_iter().peekable();
+        let mut slots = self.slots.into_iter().peekable();
+        Ok(std::iter::from_fn(|| {
+            let whiteout = |path| Entry { path, meta: Meta::default(), node: Node::Whiteout };
+            let Some((next, _)) = slots.peek() else { return deleted.next().map(whiteout) };
+            if let Some(path) = deleted.next_if(|path| path < next) {
+                return Some(whiteout(path));
+            }
+            let (path, slot) = slots.next()?;
+            let meta = slot.meta();
             let node = match slot.what {
                 What::Dir { opaque, .. } => Node::Dir { opaque },
-                What::Symlink(target) => Node::Symlink { target },
+                What::Symlink(target) => Node::Symlink { target: target.into_vec() },
                 What::Char(major, minor) => Node::CharDevice { major, minor },
                 What::Block(major, minor) => Node::BlockDevice { major, minor },
                 What::Fifo => Node::Fifo,
-                What::File(body) => match &first[body] {
+                What::File(number) => match first.get(&number) {
                     Some(target) => Node::Hardlink { target: target.clone() },
                     None => {
-                        first[body] = Some(path.clone());
-                        let Body { size, content } = self.bodies[body];
+                        let Body { size, content, several_names } = self.bodies[number as usize];
+                        if several_names {
+                            first.insert(number, path.clone());
+                        }
                         let content = content.expect("all writers have reported");
                         Node::File { size, content }
                     }
                 },
             };
-            entries.push(Entry { path, meta: slot.meta, node });
-        }
-        Ok(Diff::new(entries))
+            Some(Entry { path, meta, node })
+        })
+        .collect())
     }
 
     /// overlayfs never hides anything below the root, so an opaque root deletes by name.

@@ -27,8 +27,7 @@ pub(crate) fn check_archive(bytes: &[u8], room: &Path) {
     let again = layer::scan(&inside, &ScanOptions { userxattr: true, skip: &HashSet::new() });
     // owners and devices cannot be made here; names and contents can
     if let Ok(again) = again {
-        let names =
-            |diff: &rbuild::tree::Diff| diff.entries().iter().map(|e| e.path.clone()).collect::<Vec<_>>();
+        let names = |diff: &rbuild::tree::Diff| diff.entries().map(|e| e.path).collect::<Vec<_>>();
         assert_eq!(names(&diff), names(&again));
         assert_eq!(diff.content_bytes(), again.content_bytes());
     }

@@ -26,7 +26,7 @@ pub(crate) fn check_listing(body: &[u8]) {
     let mut bytes = magic[..magic.len() - 33].to_vec();
     bytes.extend_from_slice(blake3::hash(body).as_bytes());
     bytes.extend_from_slice(body);
-    if let Ok(diff) = Diff::decode(&bytes) {
-        assert_eq!(Diff::decode(&diff.encode()).ok(), Some(diff));
+    if let Ok(diff) = Diff::decode(bytes) {
+        assert_eq!(Diff::decode(diff.encode()).ok(), Some(diff));
     }
 }

@@ -2,13 +2,19 @@
 
 use super::chmod::Chmod;
 use super::difference::difference;
-use super::layout::{Change, Layout, diff};
+use super::layout::{Change, Layout};
+use super::placed::Placed;
 use super::{CopyError, Selection, Sources, archive, owner, write};
 use crate::layer::Limits;
 use crate::plan::CopyOp;
 use crate::store::Bodies;
 use crate::tree::{Diff, EmptyTree, Mtime, SourceNode, SourceTree, TreePath};
 use std::path::{Path, PathBuf};
+
+/// Picked directories with fewer paths are placed path by path.
+const RUN: usize = 1024;
+/// And those with less than one in so many of all paths: each run is one more place to look.
+const RUNS: usize = 8;
 
 /// What [`apply`] needs of the machine.
 #[derive(Clone, Copy)]
@@ -51,7 +57,31 @@ pub(in crate::solve::ops) fn apply_on(
     env: &ApplyEnv<'_>,
     rest: Option<&Diff>,
 ) -> Result<(Diff, bool), CopyError> {
-    let below = base;
+    let (placed, unpacked) = lay_out(selection, sources, base, op, env, RUN)?;
+    // a diff that nothing is compared with is made when the files are written, and the lists for that are gone
+    let early = rest.map(|rest| (placed.diff(), rest));
+    let difference = early.as_ref().and_then(|(diff, rest)| difference(diff, rest, base));
+    match &difference {
+        Some(difference) => {
+            let changed = difference.paths.iter().filter_map(|path| Some((path.clone(), placed.find(path)?)));
+            write::write(&placed, changed, &difference.gone, sources, upper, &unpacked, env)?;
+        }
+        None => write::write(&placed, placed.items(), &[], sources, upper, &unpacked, env)?,
+    }
+    let diff = early.map_or_else(|| placed.diff(), |(diff, _)| diff);
+    Ok((diff, difference.is_some()))
+}
+
+/// Decides what stands where, and unpacks archives; gives the directories that they were unpacked to. A directory of at
+/// least `run` paths is placed as a run.
+pub(super) fn lay_out<'a>(
+    selection: &'a Selection,
+    sources: &Sources<'_>,
+    base: &'a dyn SourceTree,
+    op: &CopyOp,
+    env: &ApplyEnv<'_>,
+    run: usize,
+) -> Result<(Placed<'a>, Vec<PathBuf>), CopyError> {
     let base = if op.link && op.chmod.is_none() { &EmptyTree } else { base };
     let chmod = op.chmod.as_deref().filter(|v| !v.is_empty()).map(Chmod::parse).transpose()?;
     let owner = op.chown.as_deref().filter(|v| !v.is_empty()).map(|v| owner::lookup(v, base)).transpose()?;
@@ -60,7 +90,8 @@ pub(in crate::solve::ops) fn apply_on(
     let mut unpacked: Vec<PathBuf> = Vec::new();
     for pick in &selection.picks {
         if !pick.archive {
-            layout.place(pick, &op.dest)?;
+            let members = pick.members.len();
+            layout.place(pick, &op.dest, members >= run && members * RUNS >= selection.len())?;
             continue;
         }
         let into = env.scratch.join(unpacked.len().to_string());
@@ -70,17 +101,7 @@ pub(in crate::solve::ops) fn apply_on(
         layout.place_unpacked(&to, unpacked.len(), &diff);
         unpacked.push(into);
     }
-    let made = layout.finish()?;
-    let diff = diff(&made);
-    let difference = rest.and_then(|rest| difference(&made, &diff, rest, below));
-    match &difference {
-        Some(difference) => {
-            let changed = made.iter().filter(|(path, _)| difference.paths.contains(path));
-            write::write(changed, &difference.gone, sources, upper, &unpacked, env)?;
-        }
-        None => write::write(made.iter(), &[], sources, upper, &unpacked, env)?,
-    }
-    Ok((diff, difference.is_some()))
+    Ok((layout.finish()?, unpacked))
 }
 
 /// Several files cannot become one: then the destination has to be, or to be marked as, a directory.

@@ -5,10 +5,9 @@
 //! result has something else (it would hide the base's directory), or something gone that the base has, too (a mark of
 //! its deletion would hide that as well).
 
-use super::layout::Made;
-use crate::tree::{Diff, Entry, Node, SourceTree, TreePath};
+use crate::tree::{Diff, Node, SourceTree, TreePath, path_order};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Below so many entries all of them are written: that takes no longer than finding out what differs.
 pub(in crate::solve::ops) const FEW: usize = 512;
@@ -17,49 +16,42 @@ const PART: usize = 8;
 
 /// What differs.
 #[derive(Debug, Default)]
-pub(super) struct Difference<'m> {
+pub(super) struct Difference {
     /// New or changed, with all directories on the way.
-    pub(super) paths: BTreeSet<&'m TreePath>,
+    pub(super) paths: BTreeSet<TreePath>,
     /// Gone; each a path whose directory is among `paths`.
-    pub(super) gone: Vec<&'m TreePath>,
+    pub(super) gone: Vec<TreePath>,
 }
 
-/// Compares what a copy makes, as `made` and as `new`, with an earlier result; `None` says to write all of it.
-pub(super) fn difference<'m>(
-    made: &'m BTreeMap<TreePath, Made>,
-    new: &Diff,
-    old: &'m Diff,
-    base: &dyn SourceTree,
-) -> Option<Difference<'m>> {
-    let most = new.entries().len() / PART;
-    if new.entries().len() < FEW || odd(new) || odd(old) {
+/// Compares what a copy makes with an earlier result; `None` says to write all of it.
+pub(super) fn difference(new: &Diff, old: &Diff, base: &dyn SourceTree) -> Option<Difference> {
+    let most = new.len() / PART;
+    if new.len() < FEW || odd(new) || odd(old) {
         return None;
     }
     let mut found = Difference::default();
-    let (mut new_left, mut old_left) = (new.entries(), old.entries());
-    loop {
-        let order = match (new_left.first(), old_left.first()) {
-            (None, None) => break,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(new), Some(old)) => new.path.cmp(&old.path),
+    let (mut at, mut there) = (0, 0);
+    while at < new.len() || there < old.len() {
+        let order = match (at < new.len(), there < old.len()) {
+            (true, false) => Ordering::Less,
+            (false, _) => Ordering::Greater,
+            (true, true) => path_order(new.path(at), old.path(there)),
         };
         if order.is_le() {
-            let entry = &new_left[0];
-            let same = order.is_eq() && *entry == old_left[0];
-            let was_dir = order.is_lt() || matches!(old_left[0].node, Node::Dir { .. });
-            if matches!(entry.node, Node::Dir { .. }) && !was_dir {
-                return None;
-            }
+            let same = order.is_eq() && new.same(at, old, there);
             if !same {
-                found.add(made, &entry.path)?;
+                let is_dir = |diff: &Diff, at| matches!(diff.node(at), Node::Dir { .. });
+                if is_dir(new, at) && order.is_eq() && !is_dir(old, there) {
+                    return None;
+                }
+                found.add(new, TreePath::of_clean(new.path(at)))?;
             }
-            new_left = &new_left[1..];
+            at += 1;
         } else {
-            found.lose(made, new, &old_left[0], base)?;
+            found.lose(new, &TreePath::of_clean(old.path(there)), base)?;
         }
         if order.is_ge() {
-            old_left = &old_left[1..];
+            there += 1;
         }
         if found.paths.len() + found.gone.len() > most {
             return None;
@@ -70,44 +62,36 @@ pub(super) fn difference<'m>(
 
 /// Says whether a layer has something that two directories cannot show as one does.
 fn odd(diff: &Diff) -> bool {
-    let odd = |entry: &Entry| {
-        matches!(entry.node, Node::Hardlink { .. } | Node::Whiteout | Node::Dir { opaque: true })
-    };
-    diff.entries().iter().any(odd)
+    let odd = |node| matches!(node, Node::Hardlink { .. } | Node::Whiteout | Node::Dir { opaque: true });
+    (0..diff.len()).any(|at| odd(diff.node(at)))
 }
 
-impl<'m> Difference<'m> {
+impl Difference {
     /// Takes a path with all directories above it.
-    fn add(&mut self, made: &'m BTreeMap<TreePath, Made>, path: &TreePath) -> Option<()> {
-        let mut next = Some(path.clone());
+    fn add(&mut self, new: &Diff, path: TreePath) -> Option<()> {
+        let mut next = Some(path);
         while let Some(path) = next.filter(|path| !path.is_root()) {
-            let (known, _) = made.get_key_value(&path)?;
-            if !self.paths.insert(known) {
+            new.find(&path)?;
+            next = path.parent();
+            if !self.paths.insert(path) {
                 break;
             }
-            next = path.parent();
         }
         Some(())
     }
 
     /// Marks a path as gone, unless that follows from what becomes of its directory.
-    fn lose(
-        &mut self,
-        made: &'m BTreeMap<TreePath, Made>,
-        new: &Diff,
-        entry: &'m Entry,
-        base: &dyn SourceTree,
-    ) -> Option<()> {
-        let parent = entry.path.parent().unwrap_or_default();
-        let is_dir = |entry: &Entry| matches!(entry.node, Node::Dir { .. });
-        if !parent.is_root() && !new.get(&parent).is_some_and(is_dir) {
+    fn lose(&mut self, new: &Diff, path: &TreePath, base: &dyn SourceTree) -> Option<()> {
+        let parent = path.parent().unwrap_or_default();
+        let is_dir = |at| matches!(new.node(at), Node::Dir { .. });
+        if !parent.is_root() && !new.find(&parent).is_some_and(is_dir) {
             return Some(());
         }
-        if base.stat(&entry.path).ok()?.is_some() {
+        if base.stat(path).ok()?.is_some() {
             return None;
         }
-        self.add(made, &parent)?;
-        self.gone.push(&entry.path);
+        self.add(new, parent)?;
+        self.gone.push(path.clone());
         Some(())
     }
 }

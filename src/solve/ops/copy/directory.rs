@@ -1,7 +1,7 @@
 //! WORKDIR: one directory by the rules that COPY has for the directories on the way.
 
 use super::apply::ApplyEnv;
-use super::layout::{Change, Layout, diff};
+use super::layout::{Change, Layout};
 use super::{CopyError, Sources, owner, write};
 use crate::tree::{Diff, SourceTree};
 use std::path::Path;
@@ -20,9 +20,9 @@ pub fn make_directory(
     let mut layout = Layout::new(base, Change { owner, chmod: None }, env.now);
     let to = layout.target(path, None)?;
     layout.make_dirs(&to)?;
-    let made = layout.finish()?;
-    write::write(made.iter(), &[], &Sources::paths(base), upper, &[], env)?;
-    Ok(diff(&made))
+    let placed = layout.finish()?;
+    write::write(&placed, placed.items(), &[], &Sources::paths(base), upper, &[], env)?;
+    Ok(placed.diff())
 }
 
 #[cfg(test)]

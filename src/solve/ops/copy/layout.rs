@@ -5,11 +5,12 @@
 
 use super::chmod::Chmod;
 use super::owner::Owner;
+use super::placed::{Placed, Run};
 use super::resolve::{Place, resolve};
 use super::select::{Member, Pick};
 use super::{CopyError, Origin};
 use crate::digest::ContentId;
-use crate::tree::{Diff, Entry, Meta, Mtime, Node, SourceEntry, SourceNode, SourceTree, TreePath};
+use crate::tree::{Diff, Meta, Mtime, Node, SourceEntry, SourceNode, SourceTree, TreePath};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Bound;
@@ -21,7 +22,7 @@ pub(super) struct Made {
     pub(super) meta: Meta,
     pub(super) kind: Kind,
     /// The base has nothing here that shows through: a new directory, or anything that is none.
-    fresh: bool,
+    pub(super) fresh: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -66,25 +67,24 @@ pub(super) struct Change {
 /// The base with what has been placed on it.
 pub(super) struct Layout<'a> {
     base: &'a dyn SourceTree,
-    made: BTreeMap<TreePath, Made>,
-    change: Change,
-    now: Mtime,
+    placed: Placed<'a>,
     picks: usize,
 }
 
 impl<'a> Layout<'a> {
     pub(super) fn new(base: &'a dyn SourceTree, change: Change, now: Mtime) -> Self {
-        Self { base, made: BTreeMap::new(), change, now, picks: 0 }
+        let placed = Placed { made: BTreeMap::new(), runs: Vec::new(), change, now };
+        Self { base, placed, picks: 0 }
     }
 
     /// Looks at a path as it will be.
     pub(super) fn stat(&self, path: &TreePath) -> io::Result<Option<SourceEntry>> {
-        if let Some(made) = self.made.get(path) {
+        if let Some(made) = self.placed.get(path) {
             return Ok(Some(made.as_source()));
         }
         let mut above = path.parent();
         while let Some(dir) = above {
-            match self.made.get(&dir) {
+            match self.placed.get(&dir) {
                 Some(made) if made.fresh => return Ok(None),
                 Some(_) => break,
                 None => above = dir.parent(),
@@ -107,8 +107,8 @@ impl<'a> Layout<'a> {
         Ok(place.path.is_root() || place.entry.is_some_and(|e| e.node == SourceNode::Dir))
     }
 
-    /// Copies one pick to the destination of the instruction.
-    pub(super) fn place(&mut self, pick: &Pick, dest: &str) -> Result<(), CopyError> {
+    /// Copies one pick to the destination of the instruction; as a run if it has many files.
+    pub(super) fn place(&mut self, pick: &'a Pick, dest: &str, as_run: bool) -> Result<(), CopyError> {
         self.picks += 1;
         let is_dir = pick.entry.node == SourceNode::Dir;
         let to = self.target(dest, (!is_dir).then_some(&pick.name))?;
@@ -120,7 +120,7 @@ impl<'a> Layout<'a> {
         // the directory itself keeps what it has, but its time becomes that of the source
         if !to.is_root() {
             let entry = self.look(&to)?;
-            let (meta, fresh) = match (&entry, self.made.get(&to)) {
+            let (meta, fresh) = match (&entry, self.placed.made.get(&to)) {
                 (Some(SourceEntry { node: SourceNode::Dir, meta, .. }), made) => {
                     (meta.clone(), made.is_some_and(|m| m.fresh))
                 }
@@ -128,10 +128,33 @@ impl<'a> Layout<'a> {
                 (None, _) => (Meta { mode: 0o755, ..Meta::default() }, true),
             };
             let meta = Meta { mtime: pick.entry.meta.mtime, ..meta };
-            self.made.insert(to.clone(), Made { meta, kind: Kind::Dir, fresh });
+            self.placed.made.insert(to.clone(), Made { meta, kind: Kind::Dir, fresh });
         }
-        for member in &pick.members {
-            self.place_member(pick, member, &to)?;
+        if as_run {
+            return self.place_run(pick, to);
+        }
+        pick.members.iter().try_for_each(|member| self.place_member(pick, &member, &to))
+    }
+
+    /// Places what is below a picked directory: its directories singly, all else as a run.
+    fn place_run(&mut self, pick: &'a Pick, to: TreePath) -> Result<(), CopyError> {
+        for at in 0..pick.members.len() {
+            if pick.members.is_dir(at) {
+                self.place_member(pick, &pick.members.get(at), &to)?;
+                continue;
+            }
+            let path = to.join(&TreePath::of_clean(pick.members.path(at)));
+            self.refuse_dir(&path, &TreePath::of_clean(pick.members.whole_path(at)))?;
+            self.placed.made.remove(&path);
+        }
+        self.placed.runs.push(Run { pick, to, number: self.picks });
+        Ok(())
+    }
+
+    /// A directory is not replaced by anything else.
+    fn refuse_dir(&self, to: &TreePath, source: &TreePath) -> Result<(), CopyError> {
+        if self.look(to)?.is_some_and(|e| e.node == SourceNode::Dir) || to.is_root() {
+            return Err(CopyError::IsADirectory { path: to.clone(), from: source.clone() });
         }
         Ok(())
     }
@@ -143,12 +166,12 @@ impl<'a> Layout<'a> {
             let body = From::Source(pick.origin, from.clone());
             return self.put(to, &member.entry, member.content, body, &from);
         }
-        let mut meta = self.changed(&member.entry);
+        let mut meta = self.placed.changed(&member.entry);
         let mut fresh = true;
         match self.look(&to)? {
             None => {}
             Some(SourceEntry { node: SourceNode::Dir, meta: old, .. }) => {
-                fresh = self.made.get(&to).is_some_and(|m| m.fresh);
+                fresh = self.placed.made.get(&to).is_some_and(|m| m.fresh);
                 if member.on_the_way {
                     meta = Meta { mode: member.entry.meta.mode, ..old };
                 } else {
@@ -157,7 +180,7 @@ impl<'a> Layout<'a> {
             }
             Some(other) => return Err(not_a_directory(to, &from, &other.node)),
         }
-        self.made.insert(to, Made { meta, kind: Kind::Dir, fresh });
+        self.placed.made.insert(to, Made { meta, kind: Kind::Dir, fresh });
         Ok(())
     }
 
@@ -170,55 +193,29 @@ impl<'a> Layout<'a> {
         from: From,
         source: &TreePath,
     ) -> Result<(), CopyError> {
-        if self.look(&to)?.is_some_and(|e| e.node == SourceNode::Dir) || to.is_root() {
-            return Err(CopyError::IsADirectory { path: to, from: source.clone() });
-        }
-        let mut meta = self.changed(entry);
-        if matches!(from, From::Bytes(_)) {
-            meta.mtime = self.now;
-        }
-        let as_is = meta == entry.meta;
-        let kind = match &entry.node {
-            SourceNode::File { size } => Kind::File(Body {
-                size: *size,
-                content: content.unwrap_or_else(|| blake3::hash(b"").into()),
-                from,
-                group: entry.links.map(|(a, b)| (self.picks, a, b)),
-                as_is,
-            }),
-            SourceNode::Socket => Kind::File(Body {
-                size: 0,
-                content: blake3::hash(b"").into(),
-                from: From::Bytes(Arc::new([])),
-                group: None,
-                as_is: false,
-            }),
-            SourceNode::Symlink { target } => Kind::Symlink(target.clone()),
-            SourceNode::CharDevice { major, minor } => Kind::CharDevice(*major, *minor),
-            // as BuildKit makes it
-            SourceNode::BlockDevice { major, minor } => Kind::CharDevice(*major, *minor),
-            SourceNode::Fifo => Kind::Fifo,
-            SourceNode::Dir => Kind::Dir,
-        };
-        self.made.insert(to, Made { meta, kind, fresh: true });
+        self.refuse_dir(&to, source)?;
+        let made = self.placed.make(self.picks, entry, content, from);
+        self.placed.made.insert(to, made);
         Ok(())
     }
 
     /// Unpacks an archive over the directory `to`: its entries replace whatever is there, directories are merged.
     pub(super) fn place_unpacked(&mut self, to: &TreePath, number: usize, diff: &Diff) {
         self.picks += 1;
+        // what an archive replaces may be a directory with a part of a run in it
+        self.placed.spread();
         // of several names for one file the first stands for all
-        let mut groups: HashMap<&TreePath, u64> = HashMap::new();
+        let mut groups: HashMap<TreePath, u64> = HashMap::new();
         for entry in diff.entries() {
-            if let Node::Hardlink { target } = &entry.node {
+            if let Node::Hardlink { target } = entry.node {
                 let next = groups.len() as u64;
                 groups.entry(target).or_insert(next);
             }
         }
-        for entry in diff.entries().iter().filter(|e| !e.path.is_root()) {
+        for entry in diff.entries().filter(|e| !e.path.is_root()) {
             let path = to.join(&entry.path);
             let mut meta = entry.meta.clone();
-            if let Some(Owner { uid, gid }) = self.change.owner {
+            if let Some(Owner { uid, gid }) = self.placed.change.owner {
                 (meta.uid, meta.gid) = (uid, gid);
             }
             let body = |at: &TreePath, size: &u64, content: &ContentId| {
@@ -229,8 +226,8 @@ impl<'a> Layout<'a> {
             let kind = match &entry.node {
                 Node::Dir { .. } => Kind::Dir,
                 Node::File { size, content } => body(&entry.path, size, content),
-                Node::Hardlink { target } => match diff.get(target).map(|e| &e.node) {
-                    Some(Node::File { size, content }) => body(target, size, content),
+                Node::Hardlink { target } => match diff.get(target).map(|e| e.node) {
+                    Some(Node::File { size, content }) => body(target, &size, &content),
                     _ => continue,
                 },
                 Node::Symlink { target } => Kind::Symlink(target.clone()),
@@ -241,17 +238,18 @@ impl<'a> Layout<'a> {
             };
             let old_dir = self.stat(&path).ok().flatten().is_some_and(|e| e.node == SourceNode::Dir);
             let is_dir = matches!(kind, Kind::Dir);
-            let fresh = !(is_dir && old_dir) || self.made.get(&path).is_some_and(|m| m.fresh);
+            let fresh = !(is_dir && old_dir) || self.placed.made.get(&path).is_some_and(|m| m.fresh);
             if old_dir && !is_dir {
                 self.forget_below(&path);
             }
-            self.made.insert(path, Made { meta, kind, fresh });
+            self.placed.made.insert(path, Made { meta, kind, fresh });
         }
     }
 
     fn forget_below(&mut self, dir: &TreePath) {
         let below = (Bound::Excluded(dir), Bound::Unbounded);
         let gone: Vec<TreePath> = self
+            .placed
             .made
             .range::<TreePath, _>(below)
             .map(|(path, _)| path)
@@ -259,7 +257,7 @@ impl<'a> Layout<'a> {
             .cloned()
             .collect();
         for path in gone {
-            self.made.remove(&path);
+            self.placed.made.remove(&path);
         }
     }
 
@@ -290,9 +288,9 @@ impl<'a> Layout<'a> {
     /// Makes the directory that an archive goes to. `--chmod` does not reach what comes of an archive, its destination
     /// included.
     pub(super) fn archive_target(&mut self, dest: &str) -> Result<TreePath, CopyError> {
-        let chmod = self.change.chmod.take();
+        let chmod = self.placed.change.chmod.take();
         let to = self.target(dest, None).and_then(|to| self.make_dirs(&to).map(|()| to));
-        self.change.chmod = chmod;
+        self.placed.change.chmod = chmod;
         to
     }
 
@@ -305,37 +303,24 @@ impl<'a> Layout<'a> {
                 Some(SourceNode::Dir) => {}
                 Some(_) => return Err(CopyError::Blocked { path: path.clone(), blocked: here }),
                 None => {
-                    let Owner { uid, gid } = self.change.owner.unwrap_or(Owner { uid: 0, gid: 0 });
-                    let mode = Chmod::implied_dirs(self.change.chmod.as_ref());
-                    let meta = Meta { mode, uid, gid, mtime: self.now, xattrs: Vec::new() };
-                    self.made.insert(here.clone(), Made { meta, kind: Kind::Dir, fresh: true });
+                    let Owner { uid, gid } = self.placed.change.owner.unwrap_or(Owner { uid: 0, gid: 0 });
+                    let mode = Chmod::implied_dirs(self.placed.change.chmod.as_ref());
+                    let meta = Meta { mode, uid, gid, mtime: self.placed.now, xattrs: Vec::new() };
+                    self.placed.made.insert(here.clone(), Made { meta, kind: Kind::Dir, fresh: true });
                 }
             }
         }
         Ok(())
     }
 
-    fn changed(&self, entry: &SourceEntry) -> Meta {
-        let mut meta = entry.meta.clone();
-        if let Some(Owner { uid, gid }) = self.change.owner {
-            (meta.uid, meta.gid) = (uid, gid);
-        }
-        if let Some(chmod) = &self.change.chmod
-            && !matches!(entry.node, SourceNode::Symlink { .. })
-        {
-            meta.mode = chmod.apply(meta.mode, entry.node == SourceNode::Dir);
-        }
-        meta
-    }
-
     /// Adds the base's directories on the way to what was placed, which an overlay's upper directory has to have as
-    /// well, and gives everything in path order.
-    pub(super) fn finish(mut self) -> Result<BTreeMap<TreePath, Made>, CopyError> {
+    /// well. (What is in a run stands in directories that are placed singly.)
+    pub(super) fn finish(mut self) -> Result<Placed<'a>, CopyError> {
         let mut missing: BTreeMap<TreePath, Made> = BTreeMap::new();
-        for path in self.made.keys() {
+        for path in self.placed.made.keys() {
             let mut above = path.parent();
             while let Some(dir) = above.filter(|d| !d.is_root()) {
-                if self.made.contains_key(&dir) || missing.contains_key(&dir) {
+                if self.placed.made.contains_key(&dir) || missing.contains_key(&dir) {
                     break;
                 }
                 let entry = self.base.stat(&dir).map_err(CopyError::base(&dir))?;
@@ -347,8 +332,8 @@ impl<'a> Layout<'a> {
                 missing.insert(dir, Made { meta, kind: Kind::Dir, fresh: false });
             }
         }
-        self.made.extend(missing);
-        Ok(self.made)
+        self.placed.made.extend(missing);
+        Ok(self.placed)
     }
 }
 
@@ -388,26 +373,6 @@ impl Made {
         };
         SourceEntry { meta: self.meta.clone(), node, links: None }
     }
-}
-
-/// Turns what was made into the diff of the step; of several names for one file the first in path order is the file.
-pub(super) fn diff(made: &BTreeMap<TreePath, Made>) -> Diff {
-    let mut groups: HashMap<Group, &TreePath> = HashMap::new();
-    let entries = made.iter().map(|(path, made)| {
-        let node = match &made.kind {
-            Kind::Dir => Node::Dir { opaque: false },
-            Kind::Symlink(target) => Node::Symlink { target: target.clone() },
-            Kind::CharDevice(major, minor) => Node::CharDevice { major: *major, minor: *minor },
-            Kind::BlockDevice(major, minor) => Node::BlockDevice { major: *major, minor: *minor },
-            Kind::Fifo => Node::Fifo,
-            Kind::File(body) => match body.group.map(|g| *groups.entry(g).or_insert(path)) {
-                Some(first) if first != path => Node::Hardlink { target: first.clone() },
-                _ => Node::File { size: body.size, content: body.content },
-            },
-        };
-        Entry { path: path.clone(), meta: made.meta.clone(), node }
-    });
-    Diff::new(entries.collect())
 }
 
 fn merged(old: Vec<(Vec<u8>, Vec<u8>)>, new: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {

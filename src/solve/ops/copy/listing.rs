@@ -91,8 +91,8 @@ impl Selection {
             if entry.node != SourceNode::Dir {
                 out.push(Listed::new(top.clone(), entry, *content));
             }
-            for Member { path, entry, content, .. } in members {
-                out.push(Listed::new(top.join(path), entry, *content));
+            for Member { path, entry, content, .. } in members.iter() {
+                out.push(Listed::new(top.join(&path), &entry, content));
             }
         }
         Some(out)

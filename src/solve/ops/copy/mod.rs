@@ -15,6 +15,7 @@ pub mod fetch;
 mod layout;
 pub mod listing;
 mod owner;
+mod placed;
 mod resolve;
 mod select;
 #[cfg(test)]

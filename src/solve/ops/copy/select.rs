@@ -7,7 +7,7 @@ use crate::context::IgnoreRules;
 use crate::context::glob::has_wildcard;
 use crate::digest::ContentId;
 use crate::plan::{CopyOp, CopySource};
-use crate::tree::{Meta, SourceEntry, SourceNode, SourceTree, TreePath, Walked};
+use crate::tree::{Meta, SourceEntry, SourceNode, SourceTree, TreePath, Walk, is_below, path_order};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,12 +33,22 @@ pub(super) struct Pick {
     pub(super) inline: Option<Arc<[u8]>>,
     /// To be unpacked.
     pub(super) archive: bool,
-    /// What is below a directory, in path order.
-    pub(super) members: Vec<Member>,
+    /// What is below a directory.
+    pub(super) members: Members,
+}
+
+/// What is below a picked directory, in path order; packed, since it may be a million paths.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Members {
+    walk: Walk,
+    /// So many bytes of each path lead to the picked directory.
+    skip: usize,
+    /// For each whether it is only here because something below it is; empty if none is.
+    on_the_way: Vec<bool>,
 }
 
 /// One path below a picked directory.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Member {
     /// Below the picked directory.
     pub(super) path: TreePath,
@@ -98,7 +108,7 @@ fn pick(
     exclude: &IgnoreRules,
 ) -> Result<Pick, CopyError> {
     let (root, entry) = follow(tree, path)?;
-    let mut members = Vec::new();
+    let mut members = Members::default();
     if entry.node == SourceNode::Dir {
         members = list(tree, &root, &IgnoreRules::none(), exclude)?;
     }
@@ -121,7 +131,7 @@ fn pick_parents(tree: &dyn SourceTree, source: &[u8], exclude: &IgnoreRules) -> 
         let (root, entry) = follow(tree, &path)?;
         let members = match entry.node {
             SourceNode::Dir => list(tree, &root, &include, exclude)?,
-            _ => Vec::new(),
+            _ => Members::default(),
         };
         let literal = !has_wildcard(above) && !has_wildcard(pattern);
         if literal && members.is_empty() && !pattern_path.is_root() {
@@ -149,7 +159,7 @@ fn inline(name: &str, content: &str) -> Pick {
         content: Some(blake3::hash(&bytes).into()),
         inline: Some(bytes),
         archive: false,
-        members: Vec::new(),
+        members: Members::default(),
     }
 }
 
@@ -175,70 +185,54 @@ fn list(
     root: &TreePath,
     include: &IgnoreRules,
     exclude: &IgnoreRules,
-) -> Result<Vec<Member>, CopyError> {
+) -> Result<Members, CopyError> {
     let below = |path: &TreePath| path.strip_prefix(root).unwrap_or_default();
     let included = |path: &TreePath| include.is_empty() || include.excludes(path);
     let enter = |path: &TreePath| {
         let path = below(path);
         !(exclude.can_prune(&path) || !included(&path) && !include.could_match_below(path.as_bytes()))
     };
-    let mut walked = tree.walk(root, &enter).map_err(CopyError::source(root))?;
+    let mut walk = tree.walk(root, &enter).map_err(CopyError::source(root))?;
+    let mut on_the_way = Vec::new();
     if !include.is_empty() || !exclude.is_empty() {
-        let on_the_way = pruned(&mut walked, &|path| {
+        (walk, on_the_way) = pruned(&walk, &|path| {
             let path = below(path);
             included(&path) && !exclude.excludes(&path)
         });
-        return members(tree, root, walked, |at| on_the_way[at]);
     }
-    members(tree, root, walked, |_| false)
+    name_contents(tree, &mut walk)?;
+    let skip = if root.is_root() { 0 } else { root.as_bytes().len() + 1 };
+    Ok(Members { walk, skip, on_the_way })
 }
 
 /// Keeps what is wanted, and directories for what is wanted below them; says which ones these are.
-fn pruned(walked: &mut Vec<Walked>, wanted: &dyn Fn(&TreePath) -> bool) -> Vec<bool> {
+fn pruned(walk: &Walk, wanted: &dyn Fn(&TreePath) -> bool) -> (Walk, Vec<bool>) {
     // backwards, since a directory stays for what is below it
-    let mut kept: Vec<Option<bool>> = vec![None; walked.len()];
+    let mut kept: Vec<Option<bool>> = vec![None; walk.len()];
     let mut last: Option<usize> = None;
-    for (at, Walked { path, entry, .. }) in walked.iter().enumerate().rev() {
-        let wanted = wanted(path);
-        let on_the_way = !wanted
-            && entry.node == SourceNode::Dir
-            && last.is_some_and(|last| walked[last].path.strip_prefix(path).is_some());
+    for at in (0..walk.len()).rev() {
+        let wanted = wanted(&TreePath::of_clean(walk.path(at)));
+        let on_the_way =
+            !wanted && walk.is_dir(at) && last.is_some_and(|last| is_below(walk.path(last), walk.path(at)));
         if wanted || on_the_way {
             kept[at] = Some(on_the_way);
             last = Some(at);
         }
     }
-    let mut each = kept.iter();
-    walked.retain(|_| each.next().is_some_and(Option::is_some));
-    kept.into_iter().flatten().collect()
+    (walk.only(|at| kept[at].is_some()), kept.into_iter().flatten().collect())
 }
 
 /// Names the bytes of what a walk has found.
-fn members(
-    tree: &dyn SourceTree,
-    root: &TreePath,
-    walked: Vec<Walked>,
-    on_the_way: impl Fn(usize) -> bool,
-) -> Result<Vec<Member>, CopyError> {
-    let member =
-        |(at, Walked { path, entry, content })| Member { path, entry, content, on_the_way: on_the_way(at) };
-    let mut members: Vec<Member> = walked.into_iter().enumerate().map(member).collect();
-    let unnamed = members.iter_mut().filter(|m| m.content.is_none() && has_bytes(&m.entry));
-    let unnamed: Vec<&mut Member> = unnamed.collect();
-    unnamed.into_par_iter().with_min_len(32).try_for_each(|member| {
-        member.content = content(tree, &member.path, &member.entry)?;
+fn name_contents(tree: &dyn SourceTree, walk: &mut Walk) -> Result<(), CopyError> {
+    let mut contents = walk.take_contents();
+    contents.par_iter_mut().enumerate().with_min_len(32).try_for_each(|(at, known)| {
+        if known.is_none() && !walk.is_dir(at) {
+            *known = content(tree, &TreePath::of_clean(walk.path(at)), &walk.entry(at))?;
+        }
         Ok::<_, CopyError>(())
     })?;
-    if !root.is_root() {
-        for member in &mut members {
-            member.path = member.path.strip_prefix(root).unwrap_or_default();
-        }
-    }
-    Ok(members)
-}
-
-fn has_bytes(entry: &SourceEntry) -> bool {
-    matches!(entry.node, SourceNode::File { .. } | SourceNode::Socket)
+    walk.set_contents(contents);
+    Ok(())
 }
 
 fn content(
@@ -250,6 +244,53 @@ fn content(
         SourceNode::File { .. } => Ok(Some(tree.content(path, entry).map_err(CopyError::source(path))?)),
         SourceNode::Socket => Ok(Some(blake3::hash(b"").into())),
         _ => Ok(None),
+    }
+}
+
+impl Members {
+    /// Says how many there are.
+    pub(super) fn len(&self) -> usize {
+        self.walk.len()
+    }
+
+    /// Says whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.walk.is_empty()
+    }
+
+    /// Gives a path below the picked directory.
+    pub(super) fn path(&self, at: usize) -> &[u8] {
+        &self.walk.path(at)[self.skip..]
+    }
+
+    /// Gives a path in the source.
+    pub(super) fn whole_path(&self, at: usize) -> &[u8] {
+        self.walk.path(at)
+    }
+
+    /// Finds a path below the picked directory.
+    pub(super) fn find(&self, path: &[u8]) -> Option<usize> {
+        self.walk.find_by(|here| path_order(&here[self.skip..], path))
+    }
+
+    /// Says whether it is a directory.
+    pub(super) fn is_dir(&self, at: usize) -> bool {
+        self.walk.is_dir(at)
+    }
+
+    /// Unpacks one.
+    pub(super) fn get(&self, at: usize) -> Member {
+        Member {
+            path: TreePath::of_clean(self.path(at)),
+            entry: self.walk.entry(at),
+            content: self.walk.content(at),
+            on_the_way: self.on_the_way.get(at).copied().unwrap_or(false),
+        }
+    }
+
+    /// Unpacks one after the other.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Member> + '_ {
+        (0..self.len()).map(|at| self.get(at))
     }
 }
 
@@ -301,11 +342,11 @@ impl Selection {
     /// name of its state.
     pub fn parts(&self) -> impl Iterator<Item = (String, ContentId)> + '_ {
         self.picks.iter().flat_map(|pick| {
-            let own = (TreePath::root(), &pick.entry, pick.content);
-            let members = pick.members.iter().map(|m| (m.path.clone(), &m.entry, m.content));
+            let own = (TreePath::root(), pick.entry.clone(), pick.content);
+            let members = pick.members.iter().map(|m| (m.path, m.entry, m.content));
             [own].into_iter().chain(members).map(move |(path, entry, content)| {
                 let mut buf = Vec::new();
-                describe(&mut buf, entry, content, 0);
+                describe(&mut buf, &entry, content, 0);
                 (TreePath::clean(&pick.name).join(&path).to_string(), blake3::hash(&buf).into())
             })
         })

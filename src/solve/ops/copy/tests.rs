@@ -133,13 +133,29 @@ fn run_in(dir: &Path, source: &Memory, base: &Memory, op: &CopyOp) -> Result<Dif
         scratch: &scratch,
         limits: Limits::default(),
     };
-    let diff = apply(&selection, &sources, base, op, &upper, &env)?;
-    let scanned = crate::layer::scan(
-        &upper,
-        &crate::layer::ScanOptions { userxattr: false, skip: &std::collections::HashSet::new() },
-    )
-    .unwrap();
+    let scan = |dir: &Path| {
+        let skip = std::collections::HashSet::new();
+        crate::layer::scan(dir, &crate::layer::ScanOptions { userxattr: false, skip: &skip }).unwrap()
+    };
+    let result = apply(&selection, &sources, base, op, &upper, &env);
+    // directories of many files are placed in another way, which must make no difference
+    let (in_runs, more_scratch) = (dir.join("in-runs"), dir.join("more-scratch"));
+    std::fs::create_dir(&in_runs).unwrap();
+    std::fs::create_dir(&more_scratch).unwrap();
+    let env = ApplyEnv { scratch: &more_scratch, ..env };
+    let again = apply::lay_out(&selection, &sources, base, op, &env, 1).and_then(|(placed, unpacked)| {
+        write::write(&placed, placed.items(), &[], &sources, &in_runs, &unpacked, &env)?;
+        Ok(placed.diff())
+    });
+    match (&result, &again) {
+        (Ok(diff), Ok(again)) => assert_eq!(diff, again),
+        (Err(error), Err(again)) => assert_eq!(error.to_string(), again.to_string()),
+        _ => panic!("{result:?}, but {again:?} when it is placed in runs"),
+    }
+    let diff = result?;
+    let scanned = scan(&upper);
     if env.chown {
+        assert_eq!(scan(&in_runs), diff, "the diff is what is on disk, placed in runs");
         assert_eq!(scanned, diff, "the diff is what is on disk");
     } else {
         println!("skipped: comparison of owners with the disk, since this user may not set them");
@@ -167,7 +183,7 @@ fn lines(diff: &Diff) -> Vec<String> {
         };
         format!("{} {kind} {:o} {}:{}", e.path, e.meta.mode, e.meta.uid, e.meta.gid)
     };
-    diff.entries().iter().map(line).collect()
+    diff.entries().map(|e| line(&e)).collect()
 }
 
 #[track_caller]
@@ -346,12 +362,7 @@ fn excludes_are_relative_to_the_source_and_spare_named_files() {
         let op =
             CopyOp { exclude: exclude.iter().map(|e| (*e).to_owned()).collect(), ..copy_op(sources, "/o/") };
         let diff = run(&source, &Memory::new(), &op).unwrap();
-        diff.entries()
-            .iter()
-            .skip(1)
-            .map(|e| e.path.to_string()[3..].to_owned())
-            .collect::<Vec<_>>()
-            .join(" ")
+        diff.entries().skip(1).map(|e| e.path.to_string()[3..].to_owned()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(paths(&["d"], &["*.md"]), "a.txt sub sub/c.txt sub/d.md sub/deep sub/deep/e.txt");
     assert_eq!(paths(&["d"], &["**/*.md", "**/deep"]), "a.txt sub sub/c.txt");
@@ -449,7 +460,7 @@ fn links_devices_and_attributes_survive() {
     check(&source, &Memory::new(), &copy_op(&["d"], "/t"), &want);
     // two sources are two copies, and do not share
     let diff = run(&source, &Memory::new(), &copy_op(&["d/a", "d/b"], "/t/")).unwrap();
-    assert!(diff.entries().iter().all(|e| !matches!(e.node, Node::Hardlink { .. })));
+    assert!(diff.entries().all(|e| !matches!(e.node, Node::Hardlink { .. })));
     if crate::sys::fsutil::can_chown() {
         let source = source.node("d/null", SourceNode::CharDevice { major: 1, minor: 3 });
         let diff = run(&source, &Memory::new(), &copy_op(&["d"], "/t")).unwrap();

@@ -7,6 +7,7 @@
 
 use super::apply::ApplyEnv;
 use super::layout::{Body, From, Group, Kind, Made};
+use super::placed::{Item, Placed};
 use super::{CopyError, Sources};
 use crate::context::hash_file;
 use crate::layer::whiteout::make_whiteout;
@@ -29,8 +30,6 @@ use std::sync::{Mutex, PoisonError};
 /// So many files of one directory go to one thread at a time.
 const CHUNK: usize = 64;
 
-type Job<'m> = (&'m [u8], &'m TreePath, &'m Made);
-
 struct Writer<'w> {
     env: &'w ApplyEnv<'w>,
     sources: &'w Sources<'w>,
@@ -41,10 +40,11 @@ struct Writer<'w> {
     linked: Mutex<HashSet<(u64, u64)>>,
 }
 
-/// Writes what was `made` into `upper`, with marks of deletion for what is `gone`.
-pub(super) fn write<'m>(
-    made: impl Iterator<Item = (&'m TreePath, &'m Made)>,
-    gone: &[&TreePath],
+/// Writes `items` of what was `placed` into `upper`, with marks of deletion for what is `gone`.
+pub(super) fn write<'p>(
+    placed: &'p Placed<'p>,
+    items: impl Iterator<Item = (TreePath, Item<'p>)>,
+    gone: &[TreePath],
     sources: &Sources<'_>,
     upper: &Path,
     unpacked: &[std::path::PathBuf],
@@ -58,31 +58,35 @@ pub(super) fn write<'m>(
         unpacked: unpacked.iter().map(|d| open(d)).collect::<Result<_, _>>()?,
         linked: Mutex::default(),
     };
-    let mut dirs: Vec<(&TreePath, &Meta)> = Vec::new();
-    let mut jobs: BTreeMap<TreePath, Vec<Job<'_>>> = BTreeMap::new();
-    let mut first: HashMap<Group, &'m TreePath> = HashMap::new();
-    let mut links: Vec<(&TreePath, &TreePath)> = Vec::new();
-    for (path, made) in made {
-        if matches!(made.kind, Kind::Dir) {
-            rustix::fs::mkdirat(&writer.upper, path.as_os_str(), Mode::RWXU)
-                .map_err(CopyError::write(path))?;
-            dirs.push((path, &made.meta));
-            continue;
-        }
-        if let Kind::File(Body { group: Some(group), .. }) = &made.kind {
-            let original = *first.entry(*group).or_insert(path);
-            if original != path {
-                links.push((original, path));
+    let mut dirs: Vec<Item<'_>> = Vec::new();
+    let mut jobs: BTreeMap<TreePath, Vec<Item<'_>>> = BTreeMap::new();
+    let mut first: HashMap<Group, TreePath> = HashMap::new();
+    let mut links: Vec<(TreePath, TreePath)> = Vec::new();
+    for (path, item) in items {
+        match &placed.made(item).kind {
+            Kind::Dir => {
+                rustix::fs::mkdirat(&writer.upper, path.as_os_str(), Mode::RWXU)
+                    .map_err(CopyError::write(&path))?;
+                dirs.push(item);
                 continue;
             }
+            Kind::File(Body { group: Some(group), .. }) => {
+                let original = first.entry(*group).or_insert_with(|| path.clone());
+                if *original != path {
+                    links.push((original.clone(), path));
+                    continue;
+                }
+            }
+            _ => {}
         }
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { continue };
-        jobs.entry(dir).or_default().push((name, path, made));
+        jobs.entry(path.parent().unwrap_or_default()).or_default().push(item);
     }
-    let chunks: Vec<(&TreePath, &[Job<'_>])> =
+    let chunks: Vec<(&TreePath, &[Item<'_>])> =
         jobs.iter().flat_map(|(dir, jobs)| jobs.chunks(CHUNK).map(move |c| (dir, c))).collect();
-    chunks.par_iter().try_for_each(|(dir, jobs)| writer.write_in(dir, jobs))?;
-    for (original, path) in links {
+    chunks.par_iter().try_for_each(|(dir, jobs)| writer.write_in(placed, dir, jobs))?;
+    drop(chunks);
+    drop(jobs);
+    for (original, path) in &links {
         let link = || {
             rustix::fs::linkat(
                 &writer.upper,
@@ -101,8 +105,9 @@ pub(super) fn write<'m>(
         made.map_err(CopyError::write(path))?;
     }
     // from below, so that nothing changes a directory's time after it is set
-    for (path, meta) in dirs.iter().rev() {
-        writer.finish_dir(path, meta).map_err(CopyError::write(path))?;
+    for item in dirs.into_iter().rev() {
+        let path = placed.path(item);
+        writer.finish_dir(&path, &placed.made(item).meta).map_err(CopyError::write(&path))?;
     }
     Ok(())
 }
@@ -112,10 +117,12 @@ impl Writer<'_> {
         inroot::open_without_links(&self.upper, dir.as_os_str(), OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
-    fn write_in(&self, dir: &TreePath, jobs: &[Job<'_>]) -> Result<(), CopyError> {
+    fn write_in(&self, placed: &Placed<'_>, dir: &TreePath, jobs: &[Item<'_>]) -> Result<(), CopyError> {
         let fd = self.open_dir(dir).map_err(CopyError::write(dir))?;
-        for (name, path, made) in jobs {
-            self.write_one(fd.as_fd(), OsStr::from_bytes(name), path, made)?;
+        for job in jobs {
+            let path = placed.path(*job);
+            let name = OsStr::from_bytes(path.file_name().unwrap_or_default());
+            self.write_one(fd.as_fd(), name, &path, &placed.made(*job))?;
         }
         Ok(())
     }
