@@ -240,8 +240,12 @@ fn ctrl_c_ends_a_build_and_leaves_nothing() {
 
 #[test]
 fn a_terminated_build_leaves_nothing() {
-    let code = interrupted_by(Signal::SIGTERM);
-    assert!(matches!(code, Some(130 | 143)), "exit code {code:?}");
+    assert_eq!(interrupted_by(Signal::SIGTERM), Some(143));
+}
+
+#[test]
+fn a_build_whose_terminal_is_gone_leaves_nothing() {
+    assert_eq!(interrupted_by(Signal::SIGHUP), Some(129));
 }
 
 #[test]

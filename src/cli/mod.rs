@@ -185,11 +185,10 @@ fn internal_error(info: &std::panic::PanicHookInfo<'_>) {
 fn usage(error: &clap::Error, failure: u8) -> ExitCode {
     if error.use_stderr() {
         talk(&error.render().to_string());
-    } else {
-        // a closed pipe is no reason to panic
-        let _ = error.print();
+        return ExitCode::from(failure);
     }
-    if error.use_stderr() { ExitCode::from(failure) } else { ExitCode::SUCCESS }
+    // help that nobody gets is no success
+    if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(failure) }
 }
 
 /// Gives the exit code of a failure that has none of its own: `run` keeps 1 for the program in the container.
