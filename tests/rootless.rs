@@ -28,6 +28,24 @@ fn an_ordinary_user_builds_and_runs() {
     space.assert_nothing_runs();
 }
 
+/// What a container shares with the machine is not the user's to join, and `exec` gets in all the same.
+#[test]
+fn namespaces_of_the_machine_are_no_hindrance() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let space = space.with_busybox();
+    let flags = ["--pid", "--network", "--uts", "--ipc", "--cgroupns"];
+    for flag in flags {
+        space.rbuild(["run", "-d", "--name", &flag[2..], flag, "host", "busybox", "sleep", "3600"]).ok();
+        let said = space.rbuild(["exec", &flag[2..], "sh", "-c", "echo $(cat /proc/self/comm) is in"]).ok();
+        assert_eq!(said.stdout, "cat is in\n", "{flag}");
+    }
+    space.rbuild(["rm", "-f"].into_iter().chain(flags.map(|flag| &flag[2..]))).ok();
+    let shared = format!("{}:/h:rshared", space.mkdir("dir").display());
+    space
+        .rbuild(["run", "--rm", "-v", &shared, "busybox", "true"])
+        .refuses(125, &["not a shared mount", "ordinary user"]);
+}
+
 #[test]
 fn images_carry_the_ids_of_the_container() {
     let Some(space) = TestSpace::rootless() else { return };

@@ -331,6 +331,80 @@ fn process_ids_and_memory_of_another_container_are_shared() {
     }
 }
 
+/// What `--ipc`, `--cgroupns` and `systempaths` leave and take away.
+#[test]
+fn parts_of_the_isolation_are_left_out() {
+    for space in [Some(TestSpace::new()), TestSpace::rootless()].into_iter().flatten() {
+        let space = space.with_busybox();
+        let mounts = |flags: &[&str]| shell(&space, flags, "cut -d' ' -f5 /proc/self/mountinfo").ok().stdout;
+        let has = |flags: &[&str], path: &str| mounts(flags).lines().any(|line| line == path);
+        assert!(has(&[], "/dev/shm") && has(&["--ipc", "shareable"], "/dev/shm"));
+        assert!(!has(&["--ipc", "none"], "/dev/shm") && has(&["--ipc", "none"], "/dev/mqueue"));
+        let none = [
+            "run",
+            "-d",
+            "--name",
+            "closed",
+            "--network",
+            "none",
+            "--ipc",
+            "none",
+            "busybox",
+            "sleep",
+            "3600",
+        ];
+        space.rbuild(none).ok();
+        shell(&space, &["--ipc", "container:closed"], "true").refuses(125, &["non-shareable IPC"]);
+        let says = |args: &[&str]| space.rbuild(args).ok().stdout.trim_end().to_owned();
+        assert_eq!(says(&["inspect", "-f", "{{.HostConfig.IpcMode}}", "closed"]), "none");
+        space.rbuild(["rm", "-f", "closed"]).ok();
+        let cgroup = |flags: &[&str]| shell(&space, flags, "readlink /proc/self/ns/cgroup").ok().stdout;
+        let hosts = format!("{}\n", fs::read_link("/proc/self/ns/cgroup").unwrap().display());
+        assert_ne!(cgroup(&[]), hosts);
+        assert_eq!(cgroup(&["--cgroupns", "host"]), hosts);
+        let hidden = |flags: &[&str]| {
+            shell(
+                &space,
+                flags,
+                "wc -c < /proc/interrupts; touch /proc/sys/kernel/domainname 2>&1 | grep -o Read-only; true",
+            )
+            .ok()
+            .stdout
+        };
+        assert_eq!(hidden(&[]), "0\nRead-only\n");
+        let bare = hidden(&["--security-opt", "systempaths=unconfined"]);
+        assert!(!bare.starts_with("0\n") && !bare.contains("Read-only"), "{bare}");
+        space
+            .rbuild([
+                "create",
+                "--name",
+                "bare",
+                "--security-opt",
+                "systempaths=unconfined",
+                "--security-opt",
+                "label=level:s0",
+                "busybox",
+            ])
+            .ok();
+        assert_eq!(says(&["inspect", "-f", "{{.HostConfig.SecurityOpt}}", "bare"]), "[label=level:s0]");
+        // without AppArmor a profile is of no consequence, as for docker; with it, it must be there
+        let enabled =
+            fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
+        let done = shell(&space, &["--security-opt", "apparmor=no-such-profile"], "echo ran");
+        match enabled {
+            true => drop(done.refuses(125, &["no-such-profile", "apparmor_parser"])),
+            false => assert_eq!(done.ok().stdout, "ran\n"),
+        }
+        for (option, why) in [
+            ("systempaths=what", "systempaths=what"),
+            ("apparmor=", "invalid --security-opt"),
+            ("label", "label"),
+        ] {
+            shell(&space, &["--security-opt", option], "true").refuses(125, &[why]);
+        }
+    }
+}
+
 #[test]
 fn a_filter_of_ones_own_decides_what_is_allowed() {
     for space in [Some(TestSpace::new()), TestSpace::rootless()].into_iter().flatten() {

@@ -168,14 +168,115 @@ fn mounts_of_the_host_come_along_as_asked() {
     fs::write(host.join("late/file"), "").unwrap();
     let sees = |name: &str| fleet.says(&["exec", name, "sh", "-c", "cd /h && ls -d */file | tr '\n' ' '"]);
     let seen = ["private", "slave", "alone", "short"].map(sees);
+    let plain = fleet.space.mkdir("plain").display().to_string();
+    let refused: Vec<_> = [("rshared", "shared mount"), ("rslave", "shared or slave mount")]
+        .into_iter()
+        .map(|(word, kind)| {
+            let bound = fleet.space.run_tool("mount", ["--bind", &plain, &plain]).ok();
+            mount(&["--make-private", &plain]);
+            let said = fleet.shell(&["-v", &format!("{plain}:/h:{word}")], "true");
+            let _ = fleet.space.run_tool("umount", [&plain]);
+            drop(bound);
+            (said, format!("path {plain} is mounted on {plain} but it is not a {kind}"))
+        })
+        .collect();
+    // the other way round: what the container mounts, the host sees
+    let inside = "mkdir /h/theirs && mount -t tmpfs theirs /h/theirs && echo inside > /h/theirs/file && cat /h/late/file";
+    let shared = fleet.shell(&["--cap-add", "SYS_ADMIN", "-v", &format!("{text}:/h:rshared")], inside);
+    let theirs = fs::read_to_string(host.join("theirs/file"));
+    let described = fleet.says(&[
+        "create",
+        "--name",
+        "kept",
+        "--mount",
+        &format!("type=bind,src={text},dst=/h,bind-propagation=shared"),
+        "busybox",
+        "true",
+    ]);
+    let word = fleet.says(&["inspect", "-f", "{{(index .Mounts 0).Propagation}}", &described]);
     let _ = fleet.space.run_tool("umount", ["-R", text.as_str()]);
+    shared.ok();
+    assert_eq!((theirs.unwrap_or_default().as_str(), word.as_str()), ("inside\n", "shared"));
+    for (said, why) in refused {
+        said.refuses(125, &[&why]);
+    }
     assert_eq!(
         seen,
         ["early/file ", "early/file late/file ", "", "early/file late/file "].map(str::trim_end)
     );
-    let said =
-        fleet.shell(&["-v", &format!("{text}:/h:rshared")], "true").refuses(125, &["never reach the host"]);
-    drop(said);
+}
+
+/// A read-only bind whose mounts below stay writable, and one where they do not.
+#[test]
+fn a_read_only_bind_is_deep_or_shallow() {
+    if !common::root_or_skip() {
+        return;
+    }
+    let fleet = fleet();
+    let host = fleet.space.mkdir("host");
+    let below = fleet.space.mkdir("host/below").display().to_string();
+    fleet.space.run_tool("mount", ["-t", "tmpfs", "below", &below]).ok();
+    let said = ["enabled", "writable", "readonly,bind-propagation=rprivate"].map(|how| {
+        let spec = format!("type=bind,src={},dst=/h,readonly,bind-recursive={how}", host.display());
+        fleet.shell(
+            &["--network", "none", "--mount", &spec],
+            "touch /h/x 2> /dev/null && echo top; touch /h/below/x 2> /dev/null && echo below; true",
+        )
+    });
+    let _ = fleet.space.run_tool("umount", [&below]);
+    assert_eq!(said.map(|done| done.ok().stdout), ["", "below\n", ""]);
+}
+
+/// The files of an image in a container of another: read-only, in part, and there as long as the container is.
+#[test]
+fn an_image_is_mounted() {
+    for space in [Some(TestSpace::new()), TestSpace::rootless()].into_iter().flatten() {
+        let space = space.with_busybox();
+        let text = "FROM busybox\nRUN mkdir -p /data/sub && echo one > /data/file && ln -s /data/file /link\n\
+            RUN rm /data/file && echo two > /data/sub/file && chown 7:8 /data/sub/file\nRUN echo three > /data/three\n";
+        space.build_text("files", text);
+        let run = |specs: &[&str], script: &str| {
+            let mut args = vec!["run", "--rm", "--network", "none"];
+            specs.iter().for_each(|spec| args.extend(["--mount", spec]));
+            args.extend(["busybox", "sh", "-c", script]);
+            space.rbuild(args)
+        };
+        let look = "cat /i/data/sub/file; stat -c %u:%g /i/data/sub/file; ls /i/data; touch /i/x 2>&1 | grep -o Read-only; ls /s; cat /f";
+        let specs = [
+            "type=image,source=files,target=/i",
+            "type=image,src=files,dst=/s,image-subpath=data/sub",
+            "type=image,src=files,dst=/f,image-subpath=data/three",
+        ];
+        assert_eq!(run(&specs, look).ok().stdout, "two\n7:8\nsub\nthree\nRead-only\nfile\nthree\n");
+        run(&["type=image,source=files,target=/i,image-subpath=no/such"], "true").refuses(125, &["no/such"]);
+        run(&["type=image,target=/i"], "true").refuses(125, &["source is required"]);
+        let missing =
+            ["run", "--rm", "--pull", "never", "--mount", "type=image,src=nobody,dst=/i", "busybox", "true"];
+        space.rbuild(missing).refuses(125, &["Unable to find image 'nobody:latest' locally"]);
+
+        // the container needs the image, and keeps its files when the image goes by force
+        let says = |args: &[&str]| space.rbuild(args).ok().stdout.trim_end().to_owned();
+        let id = says(&["images", "-q", "--no-trunc", "files"]);
+        let kept = ["create", "--name", "kept", "--mount", specs[0], "busybox", "cat", "/i/data/three"];
+        says(&kept);
+        let mounts: Value =
+            serde_json::from_str(&says(&["inspect", "-f", "{{json .Mounts}}", "kept"])).unwrap();
+        let want = serde_json::json!([{ "Type": "image", "Name": "files", "Source": id, "Destination": "/i",
+            "Mode": "", "RW": false, "Propagation": "rprivate" }]);
+        assert_eq!(mounts, want);
+        assert_eq!(says(&["ps", "-a", "--format", "{{.Mounts}}"]), "files");
+        space.rbuild(["rmi", "files"]).refuses(1, &["container kept uses it"]);
+        says(&["image", "prune", "-af"]);
+        assert_eq!(says(&["images", "-q", "--no-trunc", "files"]), id);
+        says(&["rmi", "-f", "files"]);
+        says(&["image", "prune", "-af"]);
+        says(&["builder", "prune", "-af"]);
+        assert_eq!(says(&["start", "-a", "kept"]), "three");
+        assert!(says(&["cp", "kept:/i/data/sub/file", "-"]).contains("two"));
+        says(&["rm", "kept"]);
+        says(&["system", "prune", "-af"]);
+        assert_eq!(fs::read_dir(space.store().join("snapshots")).unwrap().count(), 0);
+    }
 }
 
 /// A container that is being made counts as a user of its volumes before anybody can see it.

@@ -278,7 +278,7 @@ impl Checker {
             out.push(Finding { what: format!("container {what}"), wrong, cure });
         }
         for container in containers.list()? {
-            if !self.snapshots.stands(&container.record.top) {
+            if !container.record.tops().all(|top| self.snapshots.stands(&top)) {
                 let cure = Cure::Nothing(format!(
                     "bring {} back (build, load or pull it), or remove the container",
                     container.record.image

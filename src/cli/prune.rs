@@ -18,7 +18,8 @@ pub(super) fn collector(ctx: &Ctx) -> Result<Collector, CliError> {
 /// Gives the ID of each container's image.
 pub(super) fn images_in_use(ctx: &Ctx) -> Result<Vec<String>, CliError> {
     let (store, ..) = ctx.open()?;
-    Ok(Containers::new(&store).list()?.into_iter().map(|container| container.record.image_id).collect())
+    let containers = Containers::new(&store).list()?;
+    Ok(containers.iter().flat_map(|container| container.record.images().map(str::to_owned)).collect())
 }
 
 /// Asks before something is removed. Only `y` on standard input is yes; its end is no.

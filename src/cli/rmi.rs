@@ -25,7 +25,7 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let (store, _, images) = ctx.open()?;
     let containers = Containers::new(&store).list()?;
     let in_use = |id: &ImageId| {
-        let users = || containers.iter().filter(|c| c.record.image_id == id.to_string());
+        let users = || containers.iter().filter(|c| c.record.images().any(|image| image == id.to_string()));
         // one that runs counts more
         let user = users().find(|c| c.state.status.is_live()).or_else(|| users().next())?;
         Some(format!("{} container {}", user.state.status, user.record.name))

@@ -106,6 +106,22 @@ pub(super) struct Security {
     pub(super) seccomp: bool,
     /// A filter of the user's own.
     pub(super) profile: Option<SeccompProfile>,
+    /// Nothing of `/proc` and `/sys` is hidden.
+    pub(super) bare_paths: bool,
+    /// The cgroup tree can be written to.
+    pub(super) writable_cgroups: bool,
+    /// An AppArmor profile.
+    pub(super) apparmor: Option<String>,
+    /// What is said of SELinux labels.
+    pub(super) labels: Vec<String>,
+}
+
+/// The option that docker's client keeps to itself.
+pub(super) const BARE_PATHS: &str = "systempaths=unconfined";
+
+/// Says whether SELinux is there and refuses what its policy does not allow.
+pub(super) fn selinux_enforces() -> bool {
+    std::fs::read_to_string("/sys/fs/selinux/enforce").is_ok_and(|text| text.trim() == "1")
 }
 
 /// More is not read of a profile, in bytes.
@@ -122,7 +138,15 @@ fn profile(path: &str) -> Result<SeccompProfile, CliError> {
 
 /// Reads the values of `--security-opt`.
 pub(super) fn security(options: &[String]) -> Result<Security, CliError> {
-    let mut out = Security { no_new_privs: false, seccomp: true, profile: None };
+    let mut out = Security {
+        no_new_privs: false,
+        seccomp: true,
+        profile: None,
+        bare_paths: false,
+        writable_cgroups: false,
+        apparmor: None,
+        labels: Vec::new(),
+    };
     for option in options {
         // the colon is docker's older way
         let colon = option.find(':').filter(|at| !option[..*at].contains('='));
@@ -141,15 +165,22 @@ pub(super) fn security(options: &[String]) -> Result<Security, CliError> {
             "no-new-privileges=false" => out.no_new_privs = false,
             "seccomp=unconfined" => out.seccomp = false,
             "seccomp=builtin" => {}
-            // no such label is set in the first place
-            "apparmor=unconfined" => {}
-            // as docker does where there is no SELinux
-            label if label.starts_with("label=") && !Path::new("/sys/fs/selinux/enforce").exists() => {}
-            "label=disable" => {}
-            _ => {
-                return Err(CliError::new(format!("--security-opt {option:?} is not available"))
-                    .hint("no-new-privileges, seccomp=unconfined and seccomp=PROFILE.json are"));
-            }
+            BARE_PATHS => out.bare_paths = true,
+            "writable-cgroups" | "writable-cgroups=true" => out.writable_cgroups = true,
+            "writable-cgroups=false" => out.writable_cgroups = false,
+            other => match other.split_once('=') {
+                // rbuild gives its processes no label, as docker without --selinux-enabled
+                Some(("label", label)) if !label.is_empty() => out.labels.push(label.to_owned()),
+                Some(("apparmor", profile)) if !profile.is_empty() && !profile.contains(['\n', '\0']) => {
+                    out.apparmor = Some(profile.to_owned());
+                }
+                _ => {
+                    return Err(CliError::new(format!("invalid --security-opt: {option:?}")).hint(
+                        "no-new-privileges, seccomp=PROFILE.json, seccomp=unconfined, apparmor=PROFILE, label=..., \
+                         systempaths=unconfined and writable-cgroups are available",
+                    ));
+                }
+            },
         }
     }
     Ok(out)

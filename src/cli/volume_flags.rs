@@ -28,6 +28,13 @@ impl VolumeFlags {
         }
         let cwd = std::env::current_dir()
             .map_err(|e| CliError::new(format!("cannot find the working directory: {e}")))?;
+        if self.volume.iter().any(|text| volume::wants_label(text.as_bytes()))
+            && super::values::selinux_enforces()
+        {
+            super::talk(
+                "warning: nothing is relabelled for SELinux (z, Z): use `chcon -Rt container_file_t DIR`\n",
+            );
+        }
         let volumes = self.volume.iter().map(|text| volume::parse_volume(text.as_bytes(), &cwd));
         let mounts = self.mount.iter().map(|text| volume::parse_mount(text.as_bytes(), &cwd));
         let tmpfs = self.tmpfs.iter().map(|text| volume::parse_tmpfs(text.as_bytes()));

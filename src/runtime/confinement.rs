@@ -49,6 +49,16 @@ pub struct Confinement {
     pub ipc: IpcNamespace,
     /// Of which container, as named.
     pub ipc_of: Option<String>,
+    /// `--ipc shareable`, for `inspect`: every container's can be shared but that of `--ipc none`.
+    pub ipc_shareable: bool,
+    /// Whether the cgroups of the caller are seen (`--cgroupns host`).
+    pub host_cgroups: bool,
+    /// Nothing of `/proc` and `/sys` is hidden (`systempaths=unconfined`).
+    pub bare_paths: bool,
+    /// The cgroup tree can be written to (`writable-cgroups`).
+    pub writable_cgroups: bool,
+    /// The AppArmor profile, as typed.
+    pub apparmor: Option<String>,
     /// Whether the host name is the host's own, to be changed with it.
     pub host_uts: bool,
 }
@@ -78,6 +88,11 @@ impl Default for Confinement {
             pid_of: None,
             ipc: IpcNamespace::New,
             ipc_of: None,
+            ipc_shareable: false,
+            host_cgroups: false,
+            bare_paths: false,
+            writable_cgroups: false,
+            apparmor: None,
             host_uts: false,
         }
     }

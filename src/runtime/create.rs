@@ -112,6 +112,12 @@ fn make(
     let _held = Volumes::new(store).hold()?;
     let inherited = inherited(request, containers)?;
     let mounts = mounts::prepare(&request.volumes, inherited, &config.volumes, &parent, store)?;
+    // held until the container can be seen to need them
+    let _images = mounts::hold_images(&mounts, snapshots)
+        .and_then(|held| {
+            snapshots.pin_for(&dir, held.iter().map(|image| image.id)).map(|()| held).map_err(Into::into)
+        })
+        .inspect_err(|_| mounts::remove_anonymous(store, &mounts))?;
     let image_config = &request.image.config.config;
     let record = Record {
         id,

@@ -5,7 +5,7 @@ use super::client::Client;
 use super::containers::{Container, Containers};
 use super::record::MountSource;
 use crate::layer::{self, UnpackOptions};
-use crate::sandbox;
+use crate::sandbox::{self, Rootfs};
 use crate::snapshot::{Snapshots, StepRecord};
 use crate::store::Lock;
 use crate::sys::fsutil;
@@ -74,7 +74,13 @@ pub fn open_root(
                 let data = containers.store().root().join("volumes").join(name).join("_data");
                 (data, [&subpath[..], b"/", rest].concat())
             }
-            _ => continue,
+            MountSource::Image { image, subpath, .. } => {
+                let lowers = snapshots.get(&image.top)?.lowers.clone();
+                let dir = sandbox::open_rootfs(&Rootfs::ReadOnlyOverlay { lowers })?;
+                let path = TreePath::clean(&[&subpath[..], b"/", rest].concat());
+                return Ok(Root { dir, path, _lock: Some(lock) });
+            }
+            MountSource::Tmpfs(_) => continue,
         };
         let dir = fsutil::open_dir(&dir).map_err(RunError::io(format!("open {}", dir.display())))?;
         return Ok(Root { dir, path: TreePath::clean(&rest), _lock: Some(lock) });

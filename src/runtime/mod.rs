@@ -50,7 +50,7 @@ pub use name::{ContainerId, ContainerName};
 pub use network::{Member, NetworkRequest};
 pub use network_state::NetworkState;
 pub use protocol::{ExecRequest, Streams};
-pub use record::{MountPoint, MountSource, Record};
+pub use record::{MountPoint, MountSource, MountedImage, Record};
 pub use restart::RestartPolicy;
 pub use state::{State, Status};
 pub use volume::{VolumeExtra, VolumeName, VolumeRequest, VolumeSource};

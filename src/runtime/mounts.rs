@@ -4,14 +4,14 @@
 //! A volume is `volumes/<name>/_data` of the store; an anonymous one has 64 hexadecimal digits for a name. A new one is filled aside and gets its place by rename, so that
 //! a kill leaves it whole or not there.
 
-use super::record::{MountPoint, MountSource};
+use super::record::{MountPoint, MountSource, image_tops};
 use super::seed::seed;
 use super::volume::{VolumeExtra, VolumeName, VolumeRequest, VolumeSource};
 use super::volumes::Volumes;
 use super::{ContainerId, RunError};
 use crate::fault;
 use crate::sandbox::{MountKind, MountSpec, Source};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Snapshots};
 use crate::store::{LockKind, Store};
 use crate::sys::fsutil;
 use crate::tree::TreePath;
@@ -77,7 +77,11 @@ pub(super) fn prepare(
 ///
 /// # Errors
 /// A directory of the host or a volume is missing.
-pub(super) fn specs(mounts: &[MountPoint], store: &Store) -> Result<Vec<MountSpec>, RunError> {
+pub(super) fn specs(
+    mounts: &[MountPoint],
+    store: &Store,
+    snapshots: &Snapshots,
+) -> Result<Vec<MountSpec>, RunError> {
     let spec = |mount: &MountPoint| {
         let kind = match &mount.source {
             MountSource::Bind { path, create, options } => {
@@ -86,10 +90,22 @@ pub(super) fn specs(mounts: &[MountPoint], store: &Store) -> Result<Vec<MountSpe
             }
             MountSource::Volume { name, subpath, .. } => Volumes::new(store).mount(name, subpath)?,
             MountSource::Tmpfs(options) => MountKind::TmpfsWith(*options),
+            MountSource::Image { image, subpath, .. } => {
+                let lowers = snapshots.get(&image.top)?.lowers.clone();
+                MountKind::Bind(Source::InLayers { lowers, path: subpath.clone() })
+            }
         };
         Ok(MountSpec { target: mount.target.clone(), kind, readonly: mount.readonly })
     };
     mounts.iter().map(spec).collect()
+}
+
+/// Keeps the layers of the images that are mounted from being removed.
+///
+/// # Errors
+/// One is missing.
+pub(super) fn hold_images(mounts: &[MountPoint], snapshots: &Snapshots) -> Result<Vec<Snapshot>, RunError> {
+    image_tops(mounts).map(|top| Ok(snapshots.get(&top)?)).collect()
 }
 
 /// Removes the volumes that were made for one container alone.
@@ -127,6 +143,11 @@ impl Maker<'_> {
                 MountSource::Volume { name: id, anonymous: true, subpath: Vec::new() }
             }
             VolumeSource::Tmpfs(options) => MountSource::Tmpfs(*options),
+            VolumeSource::Image { name, subpath, image } => {
+                let missing = || RunError::mount(target, format!("No such image: {name}"));
+                let image = image.clone().ok_or_else(missing)?;
+                MountSource::Image { name: name.clone(), image, subpath: subpath.clone() }
+            }
         })
     }
 

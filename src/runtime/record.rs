@@ -88,6 +88,30 @@ pub struct Record {
     pub cidfile: String,
 }
 
+impl Record {
+    /// Gives the ids of the images that it needs: its own, and those that it mounts.
+    pub fn images(&self) -> impl Iterator<Item = &str> {
+        let mounted = self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Image { image, .. } => Some(image.id.as_str()),
+            _ => None,
+        });
+        std::iter::once(self.image_id.as_str()).chain(mounted)
+    }
+
+    /// Gives the snapshots that it stands on or mounts.
+    pub fn tops(&self) -> impl Iterator<Item = ResultId> {
+        std::iter::once(self.top).chain(image_tops(&self.mounts))
+    }
+}
+
+/// Gives the snapshots of the images among mounts.
+pub(super) fn image_tops(mounts: &[MountPoint]) -> impl Iterator<Item = ResultId> {
+    mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Image { image, .. } => Some(image.top),
+        _ => None,
+    })
+}
+
 /// One mount of a container, as `inspect` shows it and as it is made at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPoint {
@@ -128,4 +152,23 @@ pub enum MountSource {
     },
     /// An empty memory file system.
     Tmpfs(TmpfsOptions),
+    /// The files of an image, read-only.
+    Image {
+        /// Its name as typed.
+        name: String,
+        /// What the name meant when the container was made.
+        image: MountedImage,
+        /// The path in it that is shown; empty for all of it.
+        #[serde(default, with = "super::text")]
+        subpath: Vec<u8>,
+    },
+}
+
+/// An image whose files are mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedImage {
+    /// Its id.
+    pub id: String,
+    /// The snapshot of its files.
+    pub top: ResultId,
 }

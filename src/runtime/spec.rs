@@ -7,6 +7,7 @@ use super::{Containers, RunError, env, mounts};
 use crate::sandbox::{
     IpcNamespace, MountKind, MountSpec, Network, PidNamespace, ProcessSpec, Rootfs, SandboxSpec,
 };
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 
 /// Describes the sandbox of a container.
@@ -15,6 +16,7 @@ pub(super) fn sandbox(
     root: Rootfs,
     joined: &Joined,
     store: &Store,
+    snapshots: &Snapshots,
     size: Option<(u16, u16)>,
 ) -> Result<SandboxSpec, RunError> {
     let limits = &record.confinement;
@@ -42,7 +44,10 @@ pub(super) fn sandbox(
         Some(other) => IpcNamespace::Of(first_process(store, other, "IPC")?),
         None => limits.ipc,
     };
-    let mounts = mounts::specs(&record.mounts, store)?;
+    spec.host_cgroups = limits.host_cgroups;
+    spec.bare_paths = limits.bare_paths;
+    spec.writable_cgroups = limits.writable_cgroups;
+    let mounts = mounts::specs(&record.mounts, store, snapshots)?;
     let ours = [("/etc/resolv.conf", &joined.resolv_conf), ("/etc/hosts", &joined.hosts)];
     let hostname_file = [record.hostname.as_bytes(), b"\n"].concat();
     for (path, content) in ours.into_iter().chain([("/etc/hostname", &hostname_file)]) {
@@ -59,6 +64,12 @@ pub(super) fn sandbox(
 /// Finds the first process of a running container, whose namespace of a kind another one joins.
 fn first_process(store: &Store, other: &str, kind: &str) -> Result<u32, RunError> {
     let found = Containers::new(store).find(other)?;
+    if kind == "IPC" && found.record.confinement.ipc == IpcNamespace::Closed {
+        return Err(RunError::Refused(format!(
+            "cannot join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+            found.record.id
+        )));
+    }
     found.live_pid().ok_or_else(|| {
         RunError::Refused(format!("cannot join {kind} of a non running container: {}", found.record.id))
     })
@@ -88,6 +99,7 @@ fn process(record: &Record) -> ProcessSpec {
     process.no_new_privs = limits.no_new_privs;
     process.seccomp = limits.seccomp;
     process.profile.clone_from(&limits.profile);
+    process.apparmor.clone_from(&limits.apparmor);
     process.rlimits.clone_from(&limits.rlimits);
     process.init = limits.init;
     process.oom_score_adj = limits.oom_score_adj;

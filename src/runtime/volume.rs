@@ -1,7 +1,8 @@
 //! The little languages of `-v`, `--mount` and `--tmpfs`. Pure; paths are bytes.
 
 use super::RunError;
-use crate::sandbox::{BindOptions, TmpfsOptions};
+use super::record::MountedImage;
+use crate::sandbox::{BindOptions, Propagation, TmpfsOptions};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -52,6 +53,15 @@ pub enum VolumeSource {
     },
     /// An empty memory file system.
     Tmpfs(TmpfsOptions),
+    /// The files of an image, read-only.
+    Image {
+        /// Its name.
+        name: String,
+        /// The path in it that is shown, empty for all of it.
+        subpath: Vec<u8>,
+        /// What the name means, once somebody has looked.
+        image: Option<MountedImage>,
+    },
 }
 
 /// What only `--mount` can say of a volume.
@@ -109,7 +119,8 @@ pub fn parse_volume(text: &[u8], cwd: &Path) -> Result<VolumeRequest, RunError> 
             if options.nocopy {
                 return Err(bad("nocopy is for volumes, not for directories of the host"));
             }
-            let bind = BindOptions { follows: options.follows, alone: false };
+            let propagation = options.propagation.unwrap_or_default();
+            let bind = BindOptions { propagation, ..BindOptions::default() };
             VolumeSource::Host { path: host_path(path, cwd), create: true, options: bind }
         }
         Some(name) => {
@@ -119,7 +130,7 @@ pub fn parse_volume(text: &[u8], cwd: &Path) -> Result<VolumeRequest, RunError> 
             VolumeSource::Named { name, seed: !options.nocopy, extra: VolumeExtra::default() }
         }
     };
-    if options.follows && !matches!(source, VolumeSource::Host { .. }) {
+    if options.propagation.is_some_and(Propagation::follows) && !matches!(source, VolumeSource::Host { .. }) {
         return Err(bad("propagation is for directories of the host, not for volumes"));
     }
     Ok(VolumeRequest { target, source, readonly: options.readonly })
@@ -143,15 +154,11 @@ fn target(path: &[u8]) -> Result<Vec<u8>, String> {
     Ok([b"/", clean.as_bytes()].concat())
 }
 
-/// Why `shared` is refused.
-const NO_SHARING: &str =
-    "mounts that a container makes never reach the host: rslave, the other way round, is available";
-
 #[derive(Debug, Default)]
 struct VolumeOptions {
     readonly: bool,
     nocopy: bool,
-    follows: bool,
+    propagation: Option<Propagation>,
 }
 
 impl VolumeOptions {
@@ -163,11 +170,9 @@ impl VolumeOptions {
             let class = match word {
                 b"ro" | b"rw" => "access",
                 b"nocopy" => "nocopy",
-                b"z" | b"Z" if selinux() => return Err("SELinux labels (z, Z) are not available yet".into()),
-                // nothing to do without SELinux
+                // nothing is labelled, as by docker without --selinux-enabled
                 b"z" | b"Z" => "label",
-                b"private" | b"rprivate" | b"slave" | b"rslave" => "propagation",
-                b"shared" | b"rshared" => return Err(NO_SHARING.into()),
+                b"private" | b"rprivate" | b"slave" | b"rslave" | b"shared" | b"rshared" => "propagation",
                 b"consistent" | b"cached" | b"delegated" | b"default" => "consistency",
                 other => return Err(format!("unknown option {:?}", String::from_utf8_lossy(other))),
             };
@@ -177,14 +182,17 @@ impl VolumeOptions {
             seen.push(class);
             out.readonly |= word == b"ro";
             out.nocopy |= word == b"nocopy";
-            out.follows |= matches!(word, b"slave" | b"rslave");
+            out.propagation = std::str::from_utf8(word).ok().and_then(Propagation::parse).or(out.propagation);
         }
         Ok(out)
     }
 }
 
-fn selinux() -> bool {
-    Path::new("/sys/fs/selinux/enforce").exists()
+/// Says whether a `-v` value asks for an SELinux label, which nobody gives.
+#[must_use]
+pub fn wants_label(text: &[u8]) -> bool {
+    let options = text.split(|b| *b == b':').nth(2).unwrap_or_default();
+    options.split(|b| *b == b',').any(|word| matches!(word, b"z" | b"Z"))
 }
 
 /// Reads a `--tmpfs` value: `TARGET[:OPTIONS]`.
@@ -238,7 +246,10 @@ struct MountFields {
     readonly: bool,
     create: bool,
     bind: BindOptions,
+    /// `bind-recursive=readonly`.
+    deep: bool,
     nocopy: bool,
+    subpath: Vec<u8>,
     volume: VolumeExtra,
     tmpfs: TmpfsOptions,
     /// A key that only one type has, with that type.
@@ -274,21 +285,20 @@ impl MountFields {
             "readonly" | "ro" => self.readonly = on()?,
             "bind-create-src" => (self.create, self.only) = (on()?, Some(("bind-create-src", "bind"))),
             "bind-propagation" => {
-                match text.as_deref() {
-                    Some("private" | "rprivate") => {}
-                    Some("slave" | "rslave") => self.bind.follows = true,
-                    Some("shared" | "rshared") => return Err(format!("{shown:?}: {NO_SHARING}")),
-                    _ => return Err(format!("{shown:?}: expected rprivate or rslave")),
-                }
+                let word = text.unwrap_or_default().to_ascii_lowercase();
+                self.bind.propagation =
+                    Propagation::parse(&word).ok_or_else(|| format!("invalid propagation mode: {word}"))?;
                 self.only = Some(("bind-propagation", "bind"));
             }
             "bind-recursive" | "bind-nonrecursive" => {
                 match (key.as_str(), text.as_deref()) {
                     // a read-only mount is so with all that is below it
-                    ("bind-recursive", Some("enabled" | "readonly")) => {}
+                    ("bind-recursive", Some("enabled")) => {}
+                    ("bind-recursive", Some("readonly")) => self.deep = true,
+                    ("bind-recursive", Some("writable")) => self.bind.shallow = true,
                     ("bind-recursive", Some("disabled")) => self.bind.alone = true,
                     ("bind-nonrecursive", _) => self.bind.alone = on()?,
-                    _ => return Err(format!("{shown:?}: expected enabled, disabled or readonly")),
+                    _ => return Err(format!("{shown:?}: expected enabled, disabled, writable or readonly")),
                 }
                 self.only = Some(("bind-recursive", "bind"));
             }
@@ -324,7 +334,13 @@ impl MountFields {
                 list.insert(name.to_owned(), value.to_owned());
                 self.only = Some((only, "volume"));
             }
-            "image-subpath" => return Err(format!("{shown:?} is not available yet")),
+            "image-subpath" => {
+                let path = need()?;
+                if path.starts_with(b"/") || path.split(|b| *b == b'/').any(|part| part == b"..") {
+                    return Err(format!("{shown}: the path must stay inside the image"));
+                }
+                (self.subpath, self.only) = (path, Some(("image-subpath", "image")));
+            }
             _ => return Err(format!("unknown key {key:?}")),
         }
         Ok(())
@@ -336,6 +352,17 @@ impl MountFields {
             return Err(format!("{key} is for type={only}"));
         }
         let target = target(&self.target.ok_or("target is required")?)?;
+        let needs = |value: &str, other: &str| {
+            Err(format!("option 'bind-recursive={value}' requires '{other}' to be specified in conjunction"))
+        };
+        match (self.bind.shallow, self.deep) {
+            (true, _) if !self.readonly => return needs("writable", "readonly"),
+            (_, true) if !self.readonly => return needs("readonly", "readonly"),
+            (_, true) if self.bind.propagation.follows() => {
+                return needs("readonly", "bind-propagation=rprivate");
+            }
+            _ => {}
+        }
         let source = match (kind, self.source) {
             ("bind", None) => return Err("source is required for type=bind".into()),
             ("bind", Some(path)) => {
@@ -352,10 +379,18 @@ impl MountFields {
             }
             ("tmpfs", None) => VolumeSource::Tmpfs(self.tmpfs),
             ("tmpfs", Some(_)) => return Err("type=tmpfs takes no source".into()),
-            ("image" | "npipe" | "cluster", _) => return Err(format!("type={kind} is not available yet")),
-            (other, _) => return Err(format!("unknown type {other:?}: expected bind, volume or tmpfs")),
+            ("image", None) => return Err("source is required for type=image".into()),
+            ("image", Some(name)) => {
+                let name = String::from_utf8(name).map_err(|_| "the name of the image is not UTF-8")?;
+                VolumeSource::Image { name, subpath: self.subpath, image: None }
+            }
+            ("npipe" | "cluster", _) => return Err(format!("type={kind} is not available")),
+            (other, _) => {
+                return Err(format!("unknown type {other:?}: expected bind, volume, tmpfs or image"));
+            }
         };
-        Ok(VolumeRequest { target, source, readonly: self.readonly })
+        let readonly = self.readonly || matches!(source, VolumeSource::Image { .. });
+        Ok(VolumeRequest { target, source, readonly })
     }
 }
 
@@ -462,7 +497,8 @@ mod tests {
             ("/h:/c:what", "unknown option"),
             ("/h:/c:ro,rw", "more than one"),
             ("/h:/c:nocopy", "volumes"),
-            ("/h:/c:rshared", "never reach the host"),
+            ("vol:/c:rshared", "directories of the host"),
+            ("/h:/c:shared,slave", "more than one"),
             ("a/b:/c", "no volume name"),
             ("x:/c", "no volume name"),
         ] {
@@ -474,6 +510,8 @@ mod tests {
     #[test]
     fn mounts() {
         let tmpfs = TmpfsOptions { size: Some(1 << 20), mode: Some(0o1770), ..TmpfsOptions::default() };
+        let options = BindOptions { propagation: Propagation::RShared, ..BindOptions::default() };
+        let shared = VolumeSource::Host { path: "/h".into(), create: false, options };
         for (text, target, source, readonly) in [
             ("target=/c", "/c", VolumeSource::Anonymous { seed: true, extra: VolumeExtra::default() }, false),
             ("type=volume,src=data,dst=/c,ro", "/c", named("data", true), true),
@@ -487,6 +525,13 @@ mod tests {
             ),
             ("type=tmpfs,dst=/c,tmpfs-size=1m,tmpfs-mode=1770", "/c", VolumeSource::Tmpfs(tmpfs), false),
             ("type=bind,\"src=/a,\"\"b\",dst=/c", "/c", host("/a,\"b", false), false),
+            (
+                "type=image,src=app:1,dst=/c,image-subpath=a/b",
+                "/c",
+                VolumeSource::Image { name: "app:1".into(), subpath: b"a/b".to_vec(), image: None },
+                true,
+            ),
+            ("type=bind,src=/h,dst=/c,bind-propagation=rshared", "/c", shared, false),
         ] {
             let got = parse_mount(text.as_bytes(), Path::new("/work")).unwrap();
             let want = VolumeRequest { target: target.as_bytes().to_vec(), source, readonly };
@@ -497,13 +542,18 @@ mod tests {
             ("type=bind,dst=/c", "source is required"),
             ("type=bind,src=/h", "target is required"),
             ("type=what,dst=/c", "unknown type"),
-            ("type=image,src=x,dst=/c", "not available yet"),
+            ("type=image,dst=/c", "source is required"),
+            ("type=image,src=x,dst=/c,image-subpath=../y", "inside the image"),
+            ("type=bind,src=/x,dst=/c,image-subpath=y", "type=image"),
+            ("type=cluster,src=x,dst=/c", "not available"),
+            ("type=bind,src=/h,dst=/c,bind-recursive=writable", "requires 'readonly'"),
+            ("type=bind,src=/h,dst=/c,ro,bind-recursive=readonly,bind-propagation=rslave", "rprivate"),
             ("type=tmpfs,src=/h,dst=/c", "no source"),
             ("type=tmpfs,dst=/c,volume-nocopy", "type=volume"),
             ("type=bind, src=/h,dst=/c", "blanks"),
             ("type=bind,src= /h,dst=/c", "blanks"),
             ("type=bind,src=/h,dst=/c,ro=maybe", "true or false"),
-            ("type=bind,src=/h,dst=/c,bind-propagation=rshared", "never reach the host"),
+            ("type=bind,src=/h,dst=/c,bind-propagation=what", "invalid propagation mode: what"),
             ("type=bind,\"src=/h,dst=/c", "quote"),
             ("src=v,dst=/c,volume-subpath=../x", "inside the volume"),
             ("dst=/c,volume-subpath=x", "needs a source"),

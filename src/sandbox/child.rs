@@ -52,12 +52,15 @@ fn start(job: Job, host: &Host, reply: BorrowedFd<'_>) -> Setup<program::NotExec
     for cgroup in &job.cgroups {
         rustix::io::write(cgroup, b"0").doing(|| "enter the cgroup".into())?;
     }
+    if let Some(profile) = job.task.apparmor() {
+        super::apparmor::change_at_execution(profile)?;
+    }
     // A session of its own: no terminal of the caller, no signal to its group.
     let _ = rustix::process::setsid();
     let [stdin, stdout, stderr] = &job.stdio;
     match &job.task {
         Task::Run(spec) => {
-            if !job.cgroups.is_empty() {
+            if !job.cgroups.is_empty() && !spec.host_cgroups {
                 nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
                     .doing(|| "make a cgroup namespace".into())?;
             }
@@ -112,7 +115,7 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
             .place(root.mount.as_fd(), root.upper.as_ref().map(AsFd::as_fd), path, want, last)
             .doing(|| format!("prepare the mount point {}", show(path)))
     };
-    system::proc(place(&mut stubs, b"proc", Point::Dir, Last::Keep)?, spec, &parts, host)?;
+    system::proc(place(&mut stubs, b"proc", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
     let dev = system::dev(place(&mut stubs, b"dev", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
     system::sys(place(&mut stubs, b"sys", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
     for mount in opened {

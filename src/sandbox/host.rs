@@ -5,6 +5,7 @@ use super::error::{Doing, SetupError};
 use super::seccomp;
 use crate::sys::process::{BpfInstruction, CloneFlags};
 use nix::libc;
+use std::fs::File;
 use std::io;
 
 /// The group of terminals on every common distribution.
@@ -25,6 +26,8 @@ pub(super) struct Host {
     pub tty_group: bool,
     /// Whether `/sys/fs/cgroup` is the one cgroup 2 tree.
     pub cgroup2: bool,
+    /// The mounts of the machine themselves, of which this process may have a copy; for binds that are shared with it.
+    pub mounts: Option<File>,
     /// Whether each pid namespace has a highest number of its own (Linux 6.14); before that it is the machine's.
     pub counts_pids: bool,
     /// The filter for the default capabilities, which nearly every process has.
@@ -43,6 +46,7 @@ impl Host {
             last_cap: last_cap.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(40),
             tty_group: map_has("/proc/self/gid_map", TTY_GROUP),
             cgroup2: cgroup.is_ok_and(|kind| kind == libc::CGROUP2_SUPER_MAGIC),
+            mounts: None,
             counts_pids: kernel() >= (6, 14),
             filter: seccomp::profile(CapSet::DEFAULT),
         }

@@ -41,6 +41,15 @@ pub(super) enum Task {
 }
 
 impl Task {
+    /// The AppArmor profile of the program, if it has one of its own.
+    pub(super) fn apparmor(&self) -> Option<&str> {
+        let (process, privileged) = match self {
+            Self::Run(spec) => (&spec.process, false),
+            Self::Enter { process, privileged, .. } => (&**process, *privileged),
+        };
+        process.apparmor.as_deref().filter(|_| !privileged)
+    }
+
     /// The namespaces to make for the first process.
     pub(super) fn clone_flags(&self, own_cgroup: bool) -> CloneFlags {
         let Self::Run(spec) = self else { return CloneFlags::NONE };
@@ -48,7 +57,7 @@ impl Task {
         if spec.pid == PidNamespace::New {
             flags = flags.with(CloneFlags::PID);
         }
-        if spec.ipc == IpcNamespace::New {
+        if matches!(spec.ipc, IpcNamespace::New | IpcNamespace::Closed) {
             flags = flags.with(CloneFlags::IPC);
         }
         if matches!(spec.network, Network::None) {
@@ -56,7 +65,7 @@ impl Task {
         }
         // A process that first moves to a cgroup of its own makes the namespace afterwards, so that this cgroup is
         // the root it sees.
-        if own_cgroup { flags } else { flags.with(CloneFlags::CGROUP) }
+        if own_cgroup || spec.host_cgroups { flags } else { flags.with(CloneFlags::CGROUP) }
     }
 }
 

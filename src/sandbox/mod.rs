@@ -8,6 +8,7 @@
 //! ([`child`]). Every mount is made in that copy's own mount namespace and every process lives in its pid namespace, so
 //! a killed rbuild leaves neither behind: the death of one ends the next.
 
+mod apparmor;
 mod capability;
 mod cgroup;
 mod child;
@@ -25,6 +26,7 @@ mod mounts;
 mod nursery;
 mod probe;
 mod program;
+mod propagation;
 pub mod pty;
 mod rootfs;
 pub mod rootless;
@@ -49,7 +51,7 @@ pub use rootfs::open_rootfs;
 pub use seccomp::SeccompProfile;
 pub use spec::{
     BindOptions, DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec,
-    Rlimit, RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
+    Propagation, Rlimit, RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
 };
 pub use wire::SharedFd;
 pub(crate) use wire::{decode, encode};

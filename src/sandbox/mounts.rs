@@ -3,6 +3,7 @@
 
 use super::error::{Doing, Setup, SetupError, show};
 use super::host::Host;
+use super::propagation;
 use super::rootfs::{self, Writable};
 use super::spec::{BindOptions, MountKind, MountSpec, Source, TmpfsOptions};
 use super::staging::Staging;
@@ -56,8 +57,8 @@ fn open_source(source: &Source, host: &Host) -> Setup<Tree> {
             tree(node, root)
         }
         Source::InLayers { lowers, .. } => rootfs::layers(lowers, host).map(Tree::Layers),
-        Source::Host(path) => of_host(path, BindOptions::default()),
-        Source::HostWith(path, options) => of_host(path, *options),
+        Source::Host(path) => of_host(path, BindOptions::default(), host),
+        Source::HostWith(path, options) => of_host(path, *options, host),
         Source::Fd(fd) => {
             let node =
                 fd.as_fd().try_clone_to_owned().doing(|| "take a descriptor as a mount source".into())?;
@@ -66,13 +67,19 @@ fn open_source(source: &Source, host: &Host) -> Setup<Tree> {
     }
 }
 
-fn of_host(path: &Path, options: BindOptions) -> Setup<Tree> {
+fn of_host(path: &Path, options: BindOptions, host: &Host) -> Setup<Tree> {
     let shown = || show(path.as_os_str().as_bytes());
+    if options.propagation.shares() {
+        return propagation::shared(path, !options.alone, host).map(Tree::Ready);
+    }
+    if options.propagation.follows() {
+        propagation::check(path, options.propagation)?;
+    }
     let node = fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .doing(|| format!("open the bind source path {}", shown()))?;
     let taken = mount::clone_tree(&node, !options.alone).and_then(|tree| {
         // it hears of the host's mounts until it is told not to; it never tells the host of its own
-        if !options.follows {
+        if !options.propagation.follows() {
             mount::make_private(&tree, true)?;
         }
         Ok(Tree::Ready(tree))
@@ -140,7 +147,13 @@ impl Opened<'_> {
                 return Err(SetupError::new(format!("mount {target}"), "its source was not opened"));
             }
         };
-        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, self.spec.readonly);
+        let shallow = matches!(&self.spec.kind,
+            MountKind::Bind(Source::HostWith(_, options)) if options.shallow && self.spec.readonly);
+        if shallow {
+            mount::add_attributes(&tree, MountAttrFlags::MOUNT_ATTR_RDONLY, false)
+                .doing(|| format!("make {target} read-only"))?;
+        }
+        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, self.spec.readonly && !shallow);
         if !attributes.is_empty() {
             mount::add_attributes(&tree, attributes, true)
                 .doing(|| format!("set the mount options of {target}"))?;

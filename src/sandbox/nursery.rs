@@ -58,8 +58,10 @@ impl Nursery {
     /// # Errors
     /// The process has threads, or may not make namespaces.
     pub fn new() -> Result<Self, SandboxError> {
-        let host = Host::look();
+        let mut host = Host::look();
         if host.may_mount {
+            // what a user's namespace mounts cannot reach the machine anyhow
+            host.mounts = if host.in_userns { None } else { File::open("/proc/self/ns/mnt").ok() };
             let apart = || -> io::Result<()> {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
                 Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)

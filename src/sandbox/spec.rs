@@ -40,6 +40,12 @@ pub struct SandboxSpec {
     pub pid: PidNamespace,
     /// Whose IPC namespace.
     pub ipc: IpcNamespace,
+    /// Whether the cgroups of the caller are seen, and not those below the sandbox's own alone.
+    pub host_cgroups: bool,
+    /// Nothing of `/proc` and `/sys` is hidden or made read-only, as with `--security-opt systempaths=unconfined`.
+    pub bare_paths: bool,
+    /// The cgroup tree can be written to.
+    pub writable_cgroups: bool,
     /// As many processes may live at once in a pid namespace of its own, where the kernel counts them there (Linux
     /// 6.14); needs no cgroup, so that every step can have it. At least 301; `None` for no limit.
     pub most_processes: Option<u32>,
@@ -62,6 +68,9 @@ impl SandboxSpec {
             devices: Vec::new(),
             pid: PidNamespace::New,
             ipc: IpcNamespace::New,
+            host_cgroups: false,
+            bare_paths: false,
+            writable_cgroups: false,
             most_processes: None,
         }
     }
@@ -185,8 +194,65 @@ pub enum Source {
 pub struct BindOptions {
     /// Those that are there are left out (`bind-recursive=disabled`).
     pub alone: bool,
-    /// Those that come and go later come and go here too (`rslave`).
-    pub follows: bool,
+    /// Which later mounts are seen where.
+    #[serde(default)]
+    pub propagation: Propagation,
+    /// A read-only bind leaves the mounts below it as they are (`bind-recursive=writable`).
+    #[serde(default)]
+    pub shallow: bool,
+}
+
+/// Which mounts that come and go later below a bound directory are seen on the other side. The words with an `r` are
+/// about the mounts below as well; those without differ from them in name only, since a mount below a bound directory
+/// that is not mounted over keeps its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// None.
+    Private,
+    /// None, and docker's default.
+    #[default]
+    RPrivate,
+    /// Those of the host are seen by the container.
+    Slave,
+    /// The same.
+    RSlave,
+    /// Those of the container are seen by the host, too.
+    Shared,
+    /// The same.
+    RShared,
+}
+
+impl Propagation {
+    const ALL: [Self; 6] =
+        [Self::Private, Self::RPrivate, Self::Slave, Self::RSlave, Self::Shared, Self::RShared];
+
+    /// Reads docker's word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Gives docker's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Private => "private",
+            Self::RPrivate => "rprivate",
+            Self::Slave => "slave",
+            Self::RSlave => "rslave",
+            Self::Shared => "shared",
+            Self::RShared => "rshared",
+        }
+    }
+
+    /// Whether later mounts of the host are seen.
+    pub fn follows(self) -> bool {
+        !matches!(self, Self::Private | Self::RPrivate)
+    }
+
+    /// Whether mounts of the container reach the host.
+    pub fn shares(self) -> bool {
+        matches!(self, Self::Shared | Self::RShared)
+    }
 }
 
 /// What runs, and as whom.
@@ -216,6 +282,8 @@ pub struct ProcessSpec {
     pub seccomp: bool,
     /// The filter, if not the default one.
     pub profile: Option<SeccompProfile>,
+    /// The AppArmor profile that it gets with the execution; without AppArmor in the kernel it is ignored, as by docker.
+    pub apparmor: Option<String>,
     /// Limits of the process. A limit above what this machine lets us set is lowered to that.
     pub rlimits: Vec<Rlimit>,
     /// File mode creation mask; docker uses 0022.
@@ -242,6 +310,7 @@ impl ProcessSpec {
             no_new_privs: false,
             seccomp: true,
             profile: None,
+            apparmor: None,
             rlimits: Vec::new(),
             umask: 0o022,
             init: false,
@@ -351,6 +420,8 @@ pub enum IpcNamespace {
     /// Its own.
     #[default]
     New,
+    /// Its own, without `/dev/shm` (`--ipc=none`).
+    Closed,
     /// The host's, with the host's `/dev/shm` (`--ipc=host`).
     Host,
     /// Those of this process, with its `/dev/shm`.

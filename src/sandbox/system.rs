@@ -61,6 +61,10 @@ pub(super) struct HostParts {
     /// For a sandbox that may not mount one of its own.
     sys: Option<OwnedFd>,
     shm: Option<OwnedFd>,
+    /// For a user's sandbox with the machine's process ids, which may mount none of its own.
+    proc: Option<OwnedFd>,
+    /// The cgroup trees of version 1, for a sandbox that may change them.
+    cgroups: Option<OwnedFd>,
 }
 
 impl HostParts {
@@ -77,7 +81,7 @@ impl HostParts {
         let place = |path: &str| fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let sys = place("/sys").and_then(|sys| mount::clone_tree(sys, true).map_err(|_| Errno::PERM)).ok();
         let shm = match spec.ipc {
-            IpcNamespace::New => None,
+            IpcNamespace::New | IpcNamespace::Closed => None,
             IpcNamespace::Host => {
                 let shm =
                     place("/dev/shm").map_err(io::Error::from).and_then(|shm| mount::clone_tree(shm, false));
@@ -87,7 +91,12 @@ impl HostParts {
                 share_memory(pid).doing(|| "share the memory and queues of the other container".into())?,
             ),
         };
-        Ok(Self { nodes, hosts_nodes: true, devices, sys, shm })
+        let proc = if spec.pid == PidNamespace::Host { place("/proc").ok() } else { None };
+        let proc = proc.and_then(|place| mount::clone_tree(place, true).ok());
+        let wants_cgroups = spec.privileged || spec.writable_cgroups;
+        let cgroups = if wants_cgroups { place("/sys/fs/cgroup").ok() } else { None };
+        let cgroups = cgroups.and_then(|place| mount::clone_tree(place, true).ok());
+        Ok(Self { nodes, hosts_nodes: true, devices, sys, shm, proc, cgroups })
     }
 
     /// Makes nodes of the sandbox's own in place of the host's. Where that is not allowed the host's stay.
@@ -182,16 +191,23 @@ fn all_devices(out: &mut Vec<(Vec<u8>, OwnedFd)>) -> io::Result<()> {
 }
 
 /// Mounts `/proc` and covers parts of it.
-pub(super) fn proc(place: OwnedFd, spec: &SandboxSpec, parts: &HostParts, host: &Host) -> Setup<OwnedFd> {
-    let proc = NewFs::open("proc").and_then(|fs| fs.mount(INERT)).doing(|| "mount /proc".into()).map_err(
-        |e| match e.errno {
-            Some(nix::libc::EPERM) => e.hint(
-                "inside another container its /proc must be wholly visible: run that one with \
+pub(super) fn proc(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, host: &Host) -> Setup<OwnedFd> {
+    let own = NewFs::open("proc").and_then(|fs| fs.mount(INERT));
+    let own = own.or_else(|e| match parts.proc.take() {
+        Some(hosts) => {
+            mount::make_private(&hosts, true)?;
+            mount::add_attributes(&hosts, INERT, true)?;
+            Ok(hosts)
+        }
+        None => Err(e),
+    });
+    let proc = own.doing(|| "mount /proc".into()).map_err(|e| match e.errno {
+        Some(nix::libc::EPERM) => e.hint(
+            "inside another container its /proc must be wholly visible: run that one with \
                  `--security-opt systempaths=unconfined`",
-            ),
-            _ => e,
-        },
-    )?;
+        ),
+        _ => e,
+    })?;
     // Before parts of it are made read-only.
     sysctls(proc.as_fd(), spec)?;
     if spec.pid == PidNamespace::New
@@ -201,7 +217,7 @@ pub(super) fn proc(place: OwnedFd, spec: &SandboxSpec, parts: &HostParts, host: 
         bound_processes(proc.as_fd(), most);
     }
     mount::attach(&proc, place).doing(|| "mount /proc".into())?;
-    if !spec.privileged {
+    if !spec.privileged && !spec.bare_paths {
         cover(proc.as_fd(), "/proc", &MASKED_PROC, parts)?;
         for name in READONLY_PROC {
             freeze(proc.as_fd(), name)?;
@@ -224,14 +240,25 @@ pub(super) fn sys(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, hos
         (Err(e), None) => return Err(e).doing(|| "mount /sys".into()),
     };
     mount::attach(&tree, place).doing(|| "mount /sys".into())?;
-    if fresh && host.cgroup2 {
-        let cgroup = NewFs::open("cgroup2").and_then(|fs| fs.mount(INERT | readonly));
+    let writable = spec.privileged || spec.writable_cgroups;
+    let cgroups_readonly = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    if fresh && !host.cgroup2 {
+        // docker shows those of version 1, too; they cannot be mounted anew, and are shown where they can be used
+        let at = fs::openat(&tree, "fs/cgroup", PLACE, Mode::empty());
+        if let (Some(cgroups), Ok(at)) = (parts.cgroups.take(), at)
+            && mount::make_private(&cgroups, true).is_ok()
+            && mount::add_attributes(&cgroups, INERT, true).is_ok()
+        {
+            mount::attach(&cgroups, at).doing(|| "mount /sys/fs/cgroup".into())?;
+        }
+    } else if fresh {
+        let cgroup = NewFs::open("cgroup2").and_then(|fs| fs.mount(INERT | cgroups_readonly));
         let at = fs::openat(&tree, "fs/cgroup", PLACE, Mode::empty());
         if let (Ok(cgroup), Ok(at)) = (cgroup, at) {
             mount::attach(&cgroup, at).doing(|| "mount /sys/fs/cgroup".into())?;
         }
     }
-    if !spec.privileged {
+    if !spec.privileged && !spec.bare_paths {
         cover(tree.as_fd(), "/sys", &MASKED_SYS, parts)?;
     }
     Ok(())
@@ -313,13 +340,17 @@ pub(super) fn dev(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, hos
     let pts = devpts(&options, attributes).doing(|| "mount /dev/pts".into())?;
     attach_dir(&dev, "pts", &pts).doing(|| "mount /dev/pts".into())?;
     let shm = match parts.shm.take() {
-        Some(hosts) => hosts,
+        Some(hosts) => Some(hosts),
+        None if spec.ipc == IpcNamespace::Closed => None,
         None => {
             let size = spec.shm_size.to_string();
-            new_fs("tmpfs", &[("mode", "1777"), ("size", &size)], INERT).doing(|| "mount /dev/shm".into())?
+            let own = new_fs("tmpfs", &[("mode", "1777"), ("size", &size)], INERT);
+            Some(own.doing(|| "mount /dev/shm".into())?)
         }
     };
-    attach_dir(&dev, "shm", &shm).doing(|| "mount /dev/shm".into())?;
+    if let Some(shm) = shm {
+        attach_dir(&dev, "shm", &shm).doing(|| "mount /dev/shm".into())?;
+    }
     // A kernel without message queues is fine.
     if spec.ipc != IpcNamespace::Host
         && let Ok(queues) = new_fs("mqueue", &[], INERT)
@@ -395,7 +426,7 @@ fn bound_processes(proc: BorrowedFd<'_>, most: u32) {
 fn sysctls(proc: BorrowedFd<'_>, spec: &SandboxSpec) -> Setup<()> {
     for (key, value) in &spec.sysctls {
         let doing = || format!("set {} to {value:?}", show(key.as_bytes()));
-        let ipc = spec.ipc == IpcNamespace::New
+        let ipc = matches!(spec.ipc, IpcNamespace::New | IpcNamespace::Closed)
             && ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|p| key.starts_with(p));
         let net = !matches!(spec.network, super::spec::Network::Host) && key.starts_with("net.");
         let uts = key == "kernel.domainname";

@@ -18,6 +18,8 @@ const WORK: &str = "work";
 const MERGED: &str = "merged";
 /// Names the snapshot that the tree stands on, for the garbage collector.
 const TOP: &str = "top";
+/// Names further snapshots that its owner needs, one a line.
+const PINS: &str = "pins";
 
 /// A writable tree on top of a snapshot, which it holds.
 #[derive(Debug)]
@@ -59,12 +61,28 @@ impl Snapshots {
         Ok(Writable { dir: dir.to_owned(), parent, copied, userxattr: self.mode().userxattr() })
     }
 
-    /// Gives the snapshots that containers stand on.
+    /// Notes snapshots that the owner of `dir` needs beside the one below its tree, for the garbage collector.
+    pub fn pin_for(&self, dir: &Path, ids: impl Iterator<Item = ResultId>) -> Result<(), SnapshotError> {
+        let lines: String = ids.map(|id| format!("{id}\n")).collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let pins = dir.join(PINS);
+        Ok(std::fs::write(&pins, lines).map_err(StoreError::io("write", &pins))?)
+    }
+
+    /// Gives the snapshots that containers stand on or have mounted.
     pub fn pinned(&self) -> Vec<ResultId> {
         let containers = self.store().path("containers");
         let entries = std::fs::read_dir(containers).into_iter().flatten().flatten();
-        let top = |dir: PathBuf| std::fs::read_to_string(dir.join(TOP)).ok()?.trim().parse().ok();
-        entries.filter_map(|entry| top(entry.path())).collect()
+        let mut out = Vec::new();
+        for entry in entries {
+            for file in [TOP, PINS] {
+                let text = std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+                out.extend(text.lines().filter_map(|line| line.trim().parse::<ResultId>().ok()));
+            }
+        }
+        out
     }
 }
 

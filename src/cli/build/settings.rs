@@ -69,6 +69,13 @@ impl Settings {
             ..PlanOptions::new()
         };
         let security = values::security(&args.security_opt)?;
+        if security.bare_paths
+            || security.writable_cgroups
+            || security.apparmor.is_some_and(|p| p != "unconfined")
+        {
+            let error = "--security-opt of a build is no-new-privileges or seccomp=unconfined; the others are for containers";
+            return Err(CliError::new(error));
+        }
         if security.profile.is_some() {
             let error = "--security-opt seccomp=PROFILE is for containers: RUN steps have the default profile or none";
             return Err(CliError::new(error));
@@ -267,10 +274,13 @@ fn volumes(args: &BuildArgs) -> Result<Vec<MountSpec>, CliError> {
     let one = |text: &std::ffi::OsString| {
         let request = volume::parse_volume(text.as_encoded_bytes(), &cwd)?;
         let bad = |why: String| CliError::new(format!("--volume {:?}: {why}", text.to_string_lossy()));
-        let VolumeSource::Host { path, .. } = request.source else {
+        let VolumeSource::Host { path, options, .. } = request.source else {
             return Err(bad("a build can mount directories of the host only, not volumes".into())
                 .hint("write DIR:TARGET[:ro] with an absolute DIR, or RUN --mount=type=cache for a directory that stays"));
         };
+        if options.propagation.shares() {
+            return Err(bad("mounts that a step makes never reach the host".into()));
+        }
         path.symlink_metadata().map_err(|e| bad(format!("{}: {e}", path.display())))?;
         let (target, readonly) = (request.target, request.readonly);
         Ok(MountSpec { target, kind: MountKind::Bind(Source::Host(path)), readonly })

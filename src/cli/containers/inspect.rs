@@ -63,7 +63,7 @@ pub(in crate::cli) fn describe(container: &Container, ctx: &Ctx, size: bool) -> 
         "Platform": record.platform.split('/').next().unwrap_or("linux"),
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": record.confinement.apparmor.as_deref().unwrap_or_default(),
         "ExecIDs": null,
         "HostConfig": host_config(record),
         "GraphDriver": {
@@ -115,12 +115,17 @@ fn describe_mount(mount: &MountPoint, ctx: &Ctx) -> Value {
     match &mount.source {
         MountSource::Bind { path, options, .. } => json!({
             "Type": "bind", "Source": path.display().to_string(), "Destination": target, "Mode": mode, "RW": rw,
-            "Propagation": if options.follows { "rslave" } else { "rprivate" },
+            "Propagation": options.propagation.word(),
         }),
         MountSource::Volume { name, .. } => json!({
             "Type": "volume", "Name": name,
             "Source": ctx.root.join("volumes").join(name).join("_data").display().to_string(),
             "Destination": target, "Driver": "local", "Mode": mode, "RW": rw, "Propagation": "",
+        }),
+        // no directory of the host has its files in one place
+        MountSource::Image { name, image, .. } => json!({
+            "Type": "image", "Name": name, "Source": image.id, "Destination": target, "Mode": "", "RW": false,
+            "Propagation": "rprivate",
         }),
         MountSource::Tmpfs(_) => json!({
             "Type": "tmpfs", "Source": "", "Destination": target, "Mode": mode, "RW": rw, "Propagation": "",
@@ -204,6 +209,11 @@ fn host_config(record: &Record) -> Value {
     let sysctls: Map<String, Value> =
         confinement.sysctls.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
     let hosts: Vec<String> = record.network.extra_hosts.iter().map(host_entry).collect();
+    let own_ipc = match confinement.ipc {
+        IpcNamespace::Closed => "none",
+        _ if confinement.ipc_shareable => "shareable",
+        _ => "private",
+    };
     let swap = limits.memory_swap.or(limits.memory.map(|m| m * 2)).unwrap_or(0);
     let mut out = json!({
         "Binds": if binds.is_empty() { Value::Null } else { json!(binds) },
@@ -219,13 +229,13 @@ fn host_config(record: &Record) -> Value {
         "Annotations": record.annotations,
         "CapAdd": strings(&confinement.cap_add),
         "CapDrop": strings(&confinement.cap_drop),
-        "CgroupnsMode": "private",
+        "CgroupnsMode": if confinement.host_cgroups { "host" } else { "private" },
         "Dns": record.network.dns.servers,
         "DnsOptions": record.network.dns.options,
         "DnsSearch": record.network.dns.search,
         "ExtraHosts": if hosts.is_empty() { Value::Null } else { json!(hosts) },
         "GroupAdd": strings(&confinement.extra_groups),
-        "IpcMode": mode(&confinement.ipc_of, confinement.ipc == IpcNamespace::Host, "private"),
+        "IpcMode": mode(&confinement.ipc_of, confinement.ipc == IpcNamespace::Host, own_ipc),
         "Cgroup": "",
         "Links": null,
         "OomScoreAdj": confinement.oom_score_adj.unwrap_or(0),

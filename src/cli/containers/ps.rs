@@ -129,6 +129,7 @@ fn mount_name(source: &MountSource, whole: bool) -> Option<String> {
         MountSource::Bind { path, .. } => Some(path.display().to_string()),
         MountSource::Volume { name, .. } if whole || name.len() < 64 => Some(name.clone()),
         MountSource::Volume { name, .. } => Some(cut(name, 15)),
+        MountSource::Image { name, .. } => Some(name.clone()),
         _ => None,
     }
 }

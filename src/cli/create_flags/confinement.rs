@@ -30,7 +30,7 @@ pub(super) struct ConfinementFlags {
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAP", value_delimiter = ',')]
     pub(super) cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=unconfined, seccomp=PROFILE.json
+    /// no-new-privileges, seccomp=PROFILE.json|unconfined, apparmor=PROFILE, systempaths=unconfined, writable-cgroups
     #[arg(long, value_name = "OPTION")]
     pub(super) security_opt: Vec<String>,
     /// Show a device of the host
@@ -69,7 +69,7 @@ pub(super) struct ConfinementFlags {
     /// Process ids: host, container:NAME, or empty for its own
     #[arg(long, value_name = "MODE")]
     pid: Option<String>,
-    /// Message queues and shared memory: private, shareable, host, container:NAME
+    /// Message queues and shared memory: private, shareable, none, host, container:NAME
     #[arg(long, value_name = "MODE")]
     ipc: Option<String>,
     /// Host name: host, or empty for its own
@@ -78,7 +78,7 @@ pub(super) struct ConfinementFlags {
     /// User ids: host, or empty; both are those of rbuild
     #[arg(long, value_name = "MODE")]
     userns: Option<String>,
-    /// View of cgroups: private
+    /// View of cgroups: private, host
     #[arg(long, value_name = "MODE")]
     cgroupns: Option<String>,
     /// Cgroup to stand below
@@ -118,7 +118,7 @@ impl ConfinementFlags {
             oom_score_adj: args.oom_score_adj,
             cap_add: args.cap_add.clone(),
             cap_drop: args.cap_drop.clone(),
-            security_opt: args.security_opt.clone(),
+            security_opt: args.security_opt.iter().filter(|o| *o != values::BARE_PATHS).cloned().collect(),
             ..Confinement::default()
         };
         namespaces(args, named, &mut out)?;
@@ -126,6 +126,14 @@ impl ConfinementFlags {
         out.no_new_privs = security.no_new_privs;
         out.seccomp = security.seccomp;
         out.profile = security.profile;
+        out.bare_paths = security.bare_paths;
+        out.writable_cgroups = security.writable_cgroups;
+        out.apparmor = security.apparmor;
+        if !security.labels.is_empty() && values::selinux_enforces() {
+            crate::cli::talk(
+                "warning: --security-opt label has no effect: processes keep the SELinux label of rbuild\n",
+            );
+        }
         Ok(out)
     }
 }
@@ -144,11 +152,13 @@ fn namespaces(args: &ConfinementFlags, named: bool, out: &mut Confinement) -> Re
         },
     }
     match args.ipc.as_deref().unwrap_or_default() {
-        "" | "private" | "shareable" => {}
+        "" | "private" => {}
+        "shareable" => out.ipc_shareable = true,
+        "none" => out.ipc = IpcNamespace::Closed,
         "host" => out.ipc = IpcNamespace::Host,
         other => match container(other) {
             Some(name) => out.ipc_of = Some(name),
-            None => return bad("ipc", other, "host, private, shareable and container:NAME"),
+            None => return bad("ipc", other, "host, none, private, shareable and container:NAME"),
         },
     }
     match args.uts.as_deref().unwrap_or_default() {
@@ -162,7 +172,8 @@ fn namespaces(args: &ConfinementFlags, named: bool, out: &mut Confinement) -> Re
     }
     match args.cgroupns.as_deref().unwrap_or_default() {
         "" | "private" => {}
-        other => return bad("cgroupns", other, "private, the default"),
+        "host" => out.host_cgroups = true,
+        other => return bad("cgroupns", other, "host and private, the default"),
     }
     if out.host_uts && named {
         return Err(CliError::new("conflicting options: hostname and the UTS mode"));

@@ -19,8 +19,8 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::runtime::log::LogConfig;
 use crate::runtime::{
-    Confinement, ContainerName, NetworkRequest, Overrides, RestartPolicy, RunError, RunRequest,
-    VolumeRequest, env,
+    Confinement, ContainerName, MountedImage, NetworkRequest, Overrides, RestartPolicy, RunError, RunRequest,
+    VolumeRequest, VolumeSource, env,
 };
 use crate::store::Store;
 use clap::Args;
@@ -163,7 +163,7 @@ impl Described {
 
     /// Finds the image and puts everything together.
     pub(super) fn request(
-        self,
+        mut self,
         flags: &CreateFlags,
         store: &Store,
         images: &Images,
@@ -172,7 +172,30 @@ impl Described {
         let image = find(flags, &self.image_name, self.policy, store, images, ctx)?;
         images.mend(&image)?;
         check_platform(flags, &self.image_name, &image)?;
+        self.find_mounted(flags, store, images, ctx)?;
         Ok(self.parts.request(flags, image, &self.image_name, &self.command))
+    }
+}
+
+impl Described {
+    /// Finds the images that are mounted, or brings them.
+    fn find_mounted(
+        &mut self,
+        flags: &CreateFlags,
+        store: &Store,
+        images: &Images,
+        ctx: &Ctx,
+    ) -> Result<(), CliError> {
+        // only what the container is made of is asked for anew
+        let policy = if self.policy == PullPolicy::Always { PullPolicy::Missing } else { self.policy };
+        for volume in &mut self.parts.volumes {
+            if let VolumeSource::Image { name, image, .. } = &mut volume.source {
+                let found = find(flags, name, policy, store, images, ctx)?;
+                images.mend(&found)?;
+                *image = Some(MountedImage { id: found.id.to_string(), top: found.top() });
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,9 +7,9 @@ use crate::runtime::log::Stream;
 use crate::runtime::network::{Joined, Member};
 use crate::runtime::protocol::{Event, PIECE};
 use crate::runtime::state::Status;
-use crate::runtime::{RunError, client, containers, health, spec};
+use crate::runtime::{RunError, client, containers, health, mounts, spec};
 use crate::sandbox::{Exit, Freezer, Running, Stdio};
-use crate::snapshot::Writable;
+use crate::snapshot::{Snapshot, Writable};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,6 +38,8 @@ pub(super) struct Life {
     freezer: Option<Freezer>,
     /// Holds the layers.
     _root: Writable,
+    /// Holds those of the images that are mounted.
+    _images: Vec<Snapshot>,
 }
 
 /// Our ends of the process's streams.
@@ -77,7 +79,9 @@ impl Life {
         let mut joined = record.network.join(&member, note)?;
         fault::point("container.joined");
         let rootfs = root.rootfs(record.auto_remove);
-        let spec = spec::sandbox(record, rootfs, &joined, monitor.containers.store(), monitor.size)?;
+        let (store, snapshots) = (monitor.containers.store(), &monitor.snapshots);
+        let images = mounts::hold_images(&record.mounts, snapshots)?;
+        let spec = spec::sandbox(record, rootfs, &joined, store, snapshots, monitor.size)?;
         let (stdio, ends) = match record.terminal {
             true => (Stdio::null().map_err(RunError::io("open the null device"))?, Ends::default()),
             false => streams(record.interactive).map_err(RunError::io("make pipes"))?,
@@ -114,6 +118,7 @@ impl Life {
             ends_input: false,
             freezer: None,
             _root: root,
+            _images: images,
         })
     }
 
