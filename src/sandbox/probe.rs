@@ -2,9 +2,10 @@
 
 use super::cgroup::Tree;
 use super::host::in_user_namespace;
-use super::rootless;
+use super::{rootfs, rootless};
 use crate::sys::mount::NewFs;
 use crate::sys::process::{self, CloneFlags, Cloned};
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Resource, WaitId, WaitIdOptions, getrlimit, waitid};
 use std::io;
 use std::os::fd::AsFd;
@@ -42,11 +43,16 @@ fn feature(name: &'static str, needed: bool, result: Result<String, (String, Str
     Feature { name, works, detail, hint, needed }
 }
 
+/// Where systemd is, every mount is shared with its copies: what a check mounts must not reach the host.
+fn apart() -> io::Result<()> {
+    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
+}
+
 /// Runs a check in a clone with its own namespaces, so that nothing of it stays.
 fn in_clone(flags: CloneFlags, check: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     match process::clone_process(flags)? {
         Cloned::Child => {
-            let code = match check() {
+            let code = match apart().and_then(|()| check()) {
                 Ok(()) => 0,
                 Err(e) => e.raw_os_error().unwrap_or(255).clamp(1, 255),
             };
@@ -111,19 +117,11 @@ pub fn try_overlay(dir: &Path) -> io::Result<()> {
 }
 
 fn mount_overlay(dir: &Path) -> io::Result<()> {
-    for name in ["l", "u", "w"] {
-        rustix::fs::mkdir(dir.join(name), rustix::fs::Mode::RWXU)?;
+    let [lower, upper, work] = ["l", "u", "w"].map(|name| dir.join(name));
+    for dir in [&lower, &upper, &work] {
+        rustix::fs::mkdir(dir, rustix::fs::Mode::RWXU)?;
     }
-    let fs = NewFs::open("overlay")?;
-    if fs.set("lowerdir+", dir.join("l").as_path()).is_err() {
-        fs.set("lowerdir", dir.join("l").as_path())?;
-    }
-    fs.set("upperdir", dir.join("u").as_path())?;
-    fs.set("workdir", dir.join("w").as_path())?;
-    if in_user_namespace() {
-        fs.flag("userxattr")?;
-    }
-    fs.mount(crate::sys::mount::INERT).map(drop)
+    rootfs::try_overlay(&lower, &upper, &work)
 }
 
 fn mount_api() -> Feature {

@@ -60,8 +60,32 @@ pub(super) fn open(rootfs: &Rootfs, devices: bool, host: &Host) -> Setup<Root> {
 
 /// Mounts a root file system for this process alone, attached nowhere: it goes with the descriptor.
 pub fn open_rootfs(rootfs: &Rootfs) -> Result<OwnedFd, super::SandboxError> {
-    let root = open(rootfs, false, &Host::look()).map_err(super::SandboxError::Setup)?;
-    Ok(root.mount)
+    let mount = || open(rootfs, false, &Host::look()).map(|root| root.mount);
+    let mounted = if knows_single_layers() { mount() } else { apart(mount) };
+    mounted.map_err(super::SandboxError::Setup)
+}
+
+/// Calls `mount` in a mount namespace of its own, so that a place it covers for a moment is covered for nobody else.
+fn apart(mount: impl FnOnce() -> Setup<OwnedFd> + Send) -> Setup<OwnedFd> {
+    let leave = || -> io::Result<()> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+        let downstream =
+            rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC;
+        Ok(rustix::mount::mount_change("/", downstream)?)
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            leave().doing(|| "make a mount namespace".into())?;
+            mount()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Makes an overlay the way that this kernel wants it, and lets go of it.
+pub(super) fn try_overlay(lower: &Path, upper: &Path, work: &Path) -> io::Result<()> {
+    let (lowers, to) = ([lower.to_owned()], Writable { upper, work, volatile: false });
+    by_any_way(&lowers, Some(to), mount::INERT, &Host::look()).map(drop)
 }
 
 /// Mounts a stack of layers read-only, detached.
@@ -107,18 +131,29 @@ pub(super) fn overlay(
         let _ = fs::unlink(mark.join("dirty"));
         let _ = fs::rmdir(mark);
     }
+    by_any_way(lowers, to, attributes, host)
+        .doing(|| match to {
+            Some(to) => {
+                format!("mount {} layers below {}", lowers.len(), show(to.upper.as_os_str().as_bytes()))
+            }
+            None => format!("mount {} layers", lowers.len()),
+        })
+        .map_err(overlay_hint)
+}
+
+fn by_any_way(
+    lowers: &[PathBuf],
+    to: Option<Writable<'_>>,
+    attributes: MountAttrFlags,
+    host: &Host,
+) -> io::Result<OwnedFd> {
     match by_options(lowers, to, attributes, host) {
-        // Linux before 6.5 has no option for one layer.
+        // Linux before 6.7 has no option for one layer.
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) && !knows_single_layers() => {
             by_short_names(lowers, to, attributes, host)
         }
         other => other,
     }
-    .doing(|| match to {
-        Some(to) => format!("mount {} layers below {}", lowers.len(), show(to.upper.as_os_str().as_bytes())),
-        None => format!("mount {} layers", lowers.len()),
-    })
-    .map_err(overlay_hint)
 }
 
 fn overlay_hint(error: SetupError) -> SetupError {
@@ -180,8 +215,10 @@ fn option_path(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
     Ok(name)
 }
 
+/// Before Linux 6.5 options are only collected, so every word is accepted until the mount is made.
 fn knows_single_layers() -> bool {
-    NewFs::open("overlay").is_ok_and(|fs| fs.set("lowerdir+", "/").is_ok())
+    NewFs::open("overlay")
+        .is_ok_and(|fs| fs.set("lowerdir+", "/").is_ok() && fs.set("rbuild-knows", "/").is_err())
 }
 
 /// All layers in one option, each by the number of its descriptor, so that hundreds fit into 4 KiB.
@@ -277,7 +314,10 @@ mod tests {
     #[test]
     fn both_ways_stack_hundreds_of_layers_with_odd_names() {
         apart(|| {
-            for way in [by_options as Way, by_short_names as Way] {
+            let mut ways = vec![by_short_names as Way];
+            // before Linux 6.7 there is only one
+            ways.extend(knows_single_layers().then_some(by_options as Way));
+            for way in ways {
                 let dir = tempfile::tempdir().unwrap();
                 let lowers = stack(dir.path(), 300);
                 let (upper, work) = (dir.path().join("up"), dir.path().join("wo"));
