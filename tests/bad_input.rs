@@ -37,6 +37,34 @@ fn a_bad_flag_is_named() {
 }
 
 #[test]
+fn who_names_no_command_is_told_all_of_them() {
+    let space = TestSpace::new();
+    for (args, word) in [(&[][..], "build"), (&["container"], "attach"), (&["network"], "connect")] {
+        // docker's way: nothing on standard output, and no failure
+        let done = space.rbuild(args);
+        assert!(done.status.success() && done.stdout.is_empty(), "{done}");
+        assert!(done.stderr.contains("Usage: rbuild") && done.stderr.contains(word), "{done}");
+    }
+    let asked = space.rbuild(&["help", "run"]);
+    assert!(asked.status.success() && asked.stdout.contains("--publish"), "{asked}");
+    space.rbuild(&["container", "nonesuch"]).refuses(1, &["nonesuch"]);
+}
+
+#[test]
+fn a_shell_completes_commands_and_flags() {
+    let space = TestSpace::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = space.rbuild(&["completion", shell]);
+        assert!(script.status.success() && script.stdout.contains("network-alias"), "{shell}");
+        space.write(&format!("complete.{shell}"), script.stdout);
+    }
+    let tried = "source complete.bash || exit; COMP_WORDS=(rbuild run --netw); COMP_CWORD=2
+        _rbuild rbuild --netw run; echo ${COMPREPLY[@]}";
+    let found = space.run_tool("bash", ["-c", tried]);
+    assert_eq!(found.stdout, "--network --network-alias\n", "{found}");
+}
+
+#[test]
 fn a_missing_context_or_file_is_named() {
     let space = TestSpace::new();
     let build = |context: &str, args: &[&str]| space.build(Path::new(context), args);

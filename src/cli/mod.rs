@@ -6,6 +6,7 @@
 mod build;
 mod builder;
 mod call;
+mod completion;
 mod containers;
 mod create_flags;
 mod ctx;
@@ -44,6 +45,7 @@ pub use ctx::Ctx;
 pub use error::CliError;
 pub use output::Output;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
@@ -54,10 +56,12 @@ use std::process::ExitCode;
 pub type CommandResult = Result<ExitCode, CliError>;
 
 #[derive(Debug, Parser)]
-#[command(name = "rbuild", version, about, disable_help_subcommand = true, subcommand_required = true)]
+#[command(name = "rbuild", version, about, subcommand_required = true)]
+#[command(arg_required_else_help = true)]
 struct Cli {
-    /// Where images, snapshots and the cache live [default: /var/lib/rbuild as root, $XDG_DATA_HOME/rbuild else]
-    #[arg(long, global = true, env = "RBUILD_ROOT", value_name = "DIR")]
+    /// Where images, snapshots and the cache live [default: $RBUILD_ROOT, or /var/lib/rbuild as root, $XDG_DATA_HOME/rbuild else]
+    // clap would take a variable for a given argument, and show no help for a command line without any
+    #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     #[command(flatten)]
     registry: registry::RegistryArgs,
@@ -92,6 +96,8 @@ enum Command {
     /// Networks between containers
     #[command(subcommand)]
     Network(Box<network::NetworkCommand>),
+    /// Print a script that teaches a shell to complete commands and flags
+    Completion(completion::CompletionArgs),
     /// The commands about images as a group
     #[command(subcommand, name = "image")]
     Group(Box<image_commands::GroupCommand>),
@@ -129,7 +135,8 @@ pub fn main() -> ExitCode {
     }
     // What the caller left open is not for the programs that are started from here, some of which go on in the background.
     let _ = crate::sys::process::cloexec_from(3);
-    match Ctx::new(cli.root, cli.registry.flags()).and_then(|ctx| dispatch(cli.command, &ctx)) {
+    let root = cli.root.or_else(|| std::env::var_os("RBUILD_ROOT").map(PathBuf::from));
+    match Ctx::new(root, cli.registry.flags()).and_then(|ctx| dispatch(cli.command, &ctx)) {
         Ok(code) => code,
         Err(error) if error.code == 1 => error.code(failure).report(),
         Err(error) => error.report(),
@@ -158,6 +165,7 @@ fn dispatch(command: Command, ctx: &Ctx) -> CommandResult {
         Command::System(command) => system::run(&command, ctx),
         Command::Volume(command) => volume::run(&command, ctx),
         Command::Network(command) => network::run(&command, ctx),
+        Command::Completion(args) => completion::run(&args),
         Command::Group(command) => image_commands::run_group(&command, ctx),
         Command::Login(args) => registry::login::run(&args, ctx),
         Command::Logout(args) => registry::login::run_out(&args, ctx),
@@ -183,6 +191,10 @@ fn internal_error(info: &std::panic::PanicHookInfo<'_>) {
 
 /// Prints help, version or what is wrong with the command line.
 fn usage(error: &clap::Error, failure: u8) -> ExitCode {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        talk(&error.render().to_string());
+        return ExitCode::SUCCESS;
+    }
     if error.use_stderr() {
         talk(&error.render().to_string());
         return ExitCode::from(failure);
@@ -221,7 +233,10 @@ fn with_build(mut args: Vec<OsString>) -> Vec<OsString> {
 }
 
 fn is_command(word: &str) -> bool {
-    Cli::command().get_subcommands().any(|c| c.get_name() == word || c.get_all_aliases().any(|a| a == word))
+    word == "help"
+        || Cli::command()
+            .get_subcommands()
+            .any(|c| c.get_name() == word || c.get_all_aliases().any(|a| a == word))
 }
 
 /// A command that the user may have meant by a word that was taken for a build context.
