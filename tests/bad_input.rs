@@ -45,16 +45,16 @@ fn who_names_no_command_is_told_all_of_them() {
         assert!(done.status.success() && done.stdout.is_empty(), "{done}");
         assert!(done.stderr.contains("Usage: rbuild") && done.stderr.contains(word), "{done}");
     }
-    let asked = space.rbuild(&["help", "run"]);
+    let asked = space.rbuild(["help", "run"]);
     assert!(asked.status.success() && asked.stdout.contains("--publish"), "{asked}");
-    space.rbuild(&["container", "nonesuch"]).refuses(1, &["nonesuch"]);
+    space.rbuild(["container", "nonesuch"]).refuses(1, &["nonesuch"]);
 }
 
 #[test]
 fn a_shell_completes_commands_and_flags() {
     let space = TestSpace::new();
     for shell in ["bash", "zsh", "fish"] {
-        let script = space.rbuild(&["completion", shell]);
+        let script = space.rbuild(["completion", shell]);
         assert!(script.status.success() && script.stdout.contains("network-alias"), "{shell}");
         space.write(&format!("complete.{shell}"), script.stdout);
     }
