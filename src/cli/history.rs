@@ -66,7 +66,7 @@ fn print(rows: &[Value], args: &Args, template: Option<&Template>) -> Result<Str
         return Ok(rows.iter().map(|row| format!("{}\n", field(row, "ID"))).collect());
     }
     if let Some(template) = template {
-        return list_with(template, rows, &title);
+        return list_with(template, rows, &title, "*image.historyContext");
     }
     let created = if args.human { "CreatedSince" } else { "CreatedAt" };
     let columns = ["ID", created, "CreatedBy", "Size", "Comment"];

@@ -128,18 +128,20 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>, CliError> {
     }
 }
 
-/// Fills a template in for each row; a table gets a head line and even columns.
+/// Fills a template in for each row; a table gets a head line and even columns. `of` is docker's name for a row, for errors.
 pub(super) fn list_with(
     template: &Template,
     rows: &[Value],
     title: &dyn Fn(&str) -> String,
+    of: &str,
 ) -> Result<String, CliError> {
-    let mut lines: Vec<String> = rows.iter().map(|row| template.render(row)).collect::<Result<_, _>>()?;
+    let mut lines: Vec<String> =
+        rows.iter().map(|row| template.render_row(row, of)).collect::<Result<_, _>>()?;
     if !template.table {
         return Ok(lines.iter().map(|line| format!("{line}\n")).collect());
     }
     lines.insert(0, template.head(title));
-    let cells: Vec<Vec<String>> =
-        lines.iter().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
+    let lines = lines.iter().flat_map(|line| line.split('\n'));
+    let cells: Vec<Vec<String>> = lines.map(|line| line.split('\t').map(str::to_owned).collect()).collect();
     Ok(table::table(&cells))
 }

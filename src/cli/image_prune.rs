@@ -3,7 +3,7 @@
 use super::image_commands::now;
 use super::prune::{Filters, collector, confirm, images_in_use, images_text};
 use super::table::human_size;
-use super::{CommandResult, Ctx};
+use super::{CommandResult, Ctx, happened, rmi};
 use std::process::ExitCode;
 
 /// Removes images without name, or all that no container runs.
@@ -31,6 +31,8 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let in_use = images_in_use(ctx)?.into_iter().collect();
     let collector = collector(ctx)?;
     let (removed, bytes) = collector.prune_images(&|image| filters.takes(image, args.all, &in_use))?;
+    rmi::tell_removed(&removed, None, ctx);
+    happened::pruned(ctx, "image", bytes);
     ctx.out.text(&images_text(&removed))?;
     ctx.out.line(&format!("Total reclaimed space: {}", human_size(bytes)))?;
     Ok(ExitCode::SUCCESS)

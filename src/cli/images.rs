@@ -5,8 +5,9 @@ use super::table::{human_size, table};
 use super::template::Template;
 use super::{CliError, CommandResult, Ctx};
 use crate::digest::ResultId;
-use crate::image::{Filter, Image, ago, format_time};
+use crate::image::{Filter, Image, ago};
 use crate::reference::Reference;
+use crate::runtime::time;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -54,7 +55,7 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let now = now();
     let mut sizes: HashMap<ResultId, u64> = HashMap::new();
     let mut rows = Vec::new();
-    for image in listing.images.iter().filter(|i| filters.iter().all(|f| i.passes(f))) {
+    for image in listing.images.iter().filter(|i| i.passes_all(&filters)) {
         let size = if args.quiet { 0 } else { images.size(image, &mut sizes) };
         for name in shown_names(image, &filters) {
             rows.push(row(image, name, size, now, args));
@@ -66,12 +67,10 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
 
 /// Gives the names that the filters ask for, or one "no name".
 fn shown_names<'i>(image: &'i Image, filters: &[Filter]) -> Vec<Option<&'i Reference>> {
-    let asked = |name: &&Reference| {
-        filters.iter().all(|f| match f {
-            Filter::Reference(_) => Image { names: vec![(*name).clone()], ..image.clone() }.passes(f),
-            _ => true,
-        })
-    };
+    let patterns: Vec<Filter> =
+        filters.iter().filter(|f| matches!(f, Filter::Reference(_))).cloned().collect();
+    let asked =
+        |name: &&Reference| Image { names: vec![(*name).clone()], ..image.clone() }.passes_all(&patterns);
     let names: Vec<_> = image.names.iter().filter(asked).map(Some).collect();
     if names.is_empty() { vec![None] } else { names }
 }
@@ -89,7 +88,7 @@ fn row(image: &Image, name: Option<&Reference>, size: u64, now: i64, args: &Args
         "ID": if args.no_trunc { id.to_string() } else { id.short().to_owned() },
         "Platforms": platforms,
         "CreatedSince": created.map_or("N/A".into(), |t| ago(t, now)),
-        "CreatedAt": created.map_or("N/A".into(), format_time),
+        "CreatedAt": created.map_or("N/A".into(), |t| time::column(i128::from(t) * 1_000_000_000)),
         "Size": human_size(size),
         "Containers": "N/A",
         "SharedSize": "N/A",
@@ -100,19 +99,11 @@ fn row(image: &Image, name: Option<&Reference>, size: u64, now: i64, args: &Args
 fn print(rows: &[Value], args: &Args, template: Option<&Template>) -> Result<String, CliError> {
     let field = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
     if args.quiet && template.is_none() {
-        let mut out = String::new();
-        let mut last = String::new();
-        for id in rows.iter().map(|row| field(row, "ID")) {
-            // One line an image, not one a name.
-            if id != last {
-                out.push_str(&format!("{id}\n"));
-            }
-            last = id;
-        }
-        return Ok(out);
+        // as with docker a line a name, not one an image
+        return Ok(rows.iter().map(|row| format!("{}\n", field(row, "ID"))).collect());
     }
     if let Some(template) = template {
-        return list_with(template, rows, &title);
+        return list_with(template, rows, &title, "*formatter.imageContext");
     }
     let mut columns = vec!["Repository", "Tag"];
     columns.extend(args.digests.then_some("Digest"));
@@ -128,6 +119,8 @@ fn title(field: &str) -> String {
         "ID" => "IMAGE ID".into(),
         "CreatedSince" => "CREATED".into(),
         "CreatedAt" => "CREATED AT".into(),
+        "SharedSize" => "SHARED SIZE".into(),
+        "UniqueSize" => "UNIQUE SIZE".into(),
         other => other.to_uppercase(),
     }
 }

@@ -1,7 +1,7 @@
 //! `rbuild import`: a root file system tar becomes a base image.
 
 use super::image_commands::{open, source_date_epoch};
-use super::{CliError, CommandResult, Ctx};
+use super::{CliError, CommandResult, Ctx, happened};
 use crate::digest::{Digest, ImageId};
 use crate::dockerfile;
 use crate::image::ImportRequest;
@@ -53,6 +53,10 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         error.message = format!("{}: {}", args.file.display(), error.message);
         error
     })?;
+    happened::to_image(ctx, "import", &id.to_string(), &id.to_string(), None);
+    if let Some(name) = &args.name {
+        happened::to_image(ctx, "tag", &id.to_string(), &name.familiar(), None);
+    }
     ctx.out.line(&id.to_string())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -19,15 +19,17 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Prints rows; `columns` are the fields of the table, the first one is what `--quiet` shows.
+    /// Prints rows; `columns` are the fields of the table, the first one is what `--quiet` shows. `of` is docker's name for a
+    /// row, for errors.
     pub(super) fn print(
         &self,
         ctx: &Ctx,
         rows: &[Value],
         columns: &[&str],
         title: &dyn Fn(&str) -> String,
+        of: &str,
     ) -> Result<(), CliError> {
-        self.print_with(ctx, rows, columns, columns[0], title)
+        self.print_with(ctx, rows, columns, columns[0], title, of)
     }
 
     /// The same, with the field that `--quiet` shows.
@@ -38,10 +40,11 @@ impl Look {
         columns: &[&str],
         quiet: &str,
         title: &dyn Fn(&str) -> String,
+        of: &str,
     ) -> Result<(), CliError> {
         let cell = |row: &Value, column: &str| row[column].as_str().unwrap_or_default().to_owned();
         let text = match self.format.as_deref().filter(|format| *format != "table") {
-            Some(format) => list_with(&Template::parse(format)?, rows, title)?,
+            Some(format) => list_with(&Template::parse(format)?, rows, title, of)?,
             None if self.quiet => rows.iter().map(|row| cell(row, quiet) + "\n").collect(),
             None => {
                 let head = vec![columns.iter().map(|column| title(column)).collect::<Vec<String>>()];
@@ -64,14 +67,11 @@ impl Wanted {
     /// Reads them; `known` are the keys that the command takes.
     pub(super) fn all(texts: &[String], known: &[&str]) -> Result<Vec<Self>, CliError> {
         let one = |text: &String| {
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| CliError::new(format!("invalid filter {text:?}: expected KEY=VALUE")))?;
-            if !known.contains(&key) {
-                return Err(CliError::new(format!("invalid filter {key:?}"))
-                    .hint(format!("the filters here are {}", known.join(", "))));
+            let (key, value) = split_filter(text)?;
+            if !known.contains(&key.as_str()) {
+                return Err(unknown_filter(&key, &known.join(", ")));
             }
-            Ok(Self { key: key.to_owned(), value: value.to_owned() })
+            Ok(Self { key, value: value.to_owned() })
         };
         texts.iter().map(one).collect()
     }
@@ -82,7 +82,8 @@ impl Wanted {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
             other => {
-                Err(CliError::new(format!("invalid filter {}={other}: expected true or false", self.key)))
+                Err(CliError::new(format!("invalid filter '{}={other}'", self.key))
+                    .hint("it is true or false"))
             }
         }
     }
@@ -94,6 +95,20 @@ impl Wanted {
             None => labels.contains_key(&self.value),
         }
     }
+}
+
+/// Cuts a `--filter` as docker does, which does not mind blanks around its parts and capitals in its key.
+pub(super) fn split_filter(text: &str) -> Result<(String, &str), CliError> {
+    let (key, value) = text.split_once('=').ok_or_else(|| {
+        CliError::new(format!("invalid filter {text:?}: bad format of filter (expected name=value)"))
+            .code(125)
+    })?;
+    Ok((key.trim().to_ascii_lowercase(), value.trim()))
+}
+
+/// Makes the error about a filter that there is not; `known` are those that there are.
+pub(super) fn unknown_filter(key: &str, known: &str) -> CliError {
+    CliError::new(format!("invalid filter '{key}'")).hint(format!("the filters here are {known}"))
 }
 
 /// Says whether all filters of some kinds have one that fits: several of one kind are alternatives, as docker has it, but
@@ -125,24 +140,6 @@ pub(super) fn pairs(texts: &[String]) -> BTreeMap<String, String> {
             (key, value.unwrap_or_default())
         })
         .collect()
-}
-
-/// Prints what `inspect` found, then fails if something was missing.
-pub(super) fn print_found(
-    ctx: &Ctx,
-    found: Vec<Value>,
-    missing: Vec<CliError>,
-    format: Option<&str>,
-) -> super::CommandResult {
-    match format.map(Template::parse).transpose()? {
-        Some(template) => {
-            for value in &found {
-                ctx.out.line(&template.render(value)?)?;
-            }
-        }
-        None => ctx.out.line(&super::inspect::pretty(&Value::Array(found))?)?,
-    }
-    finish(missing)
 }
 
 /// Succeeds, or fails with all that went wrong.

@@ -1,7 +1,7 @@
 //! `rbuild load`: images from archives of docker, podman, skopeo, BuildKit, or of our own.
 
 use super::image_commands::{note, open};
-use super::{CliError, CommandResult, Ctx};
+use super::{CliError, CommandResult, Ctx, happened};
 use crate::image::LoadInput;
 use crate::platform::Platform;
 use std::io::{self, IsTerminal};
@@ -18,7 +18,7 @@ pub(super) struct Args {
     /// Of an image for several platforms, load the one for this [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
-    /// Say nothing about what was loaded
+    /// Accepted for docker's sake: what was loaded is said in any case
     #[arg(short, long)]
     quiet: bool,
 }
@@ -44,10 +44,8 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         for (name, old) in &image.replaced {
             note(&format!("{} was {old} before, which keeps no such name", name.familiar()));
         }
-        if args.quiet {
-            continue;
-        }
         for name in &image.names {
+            happened::to_image(ctx, "load", &image.id.to_string(), &name.familiar(), None);
             ctx.out.line(&format!("Loaded image: {}", name.familiar()))?;
         }
         if image.names.is_empty() {

@@ -11,6 +11,7 @@ mod containers;
 mod create_flags;
 mod ctx;
 mod error;
+mod happened;
 mod history;
 mod image_commands;
 mod image_prune;

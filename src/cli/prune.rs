@@ -56,12 +56,12 @@ impl Filters {
         let mut out = Self::default();
         for text in texts {
             let bad = |why: String| CliError::new(format!("--filter {text:?}: {why}"));
-            let (key, value) = text.split_once('=').ok_or_else(|| bad("expected KEY=VALUE".into()))?;
-            let bare = key.strip_suffix('!').unwrap_or(key);
+            let (key, value) = super::listing::split_filter(text)?;
+            let bare = key.strip_suffix('!').unwrap_or(&key);
             if !known.contains(&bare) || (bare != key && bare != "label") {
-                return Err(bad(format!("the filters here are {}", known.join(", "))));
+                return Err(super::listing::unknown_filter(&key, &known.join(", ")));
             }
-            match key {
+            match key.as_str() {
                 "until" => out.until = Some(until(value, now).map_err(bad)?),
                 "label" => out.labels.push(label(value)),
                 "label!" => out.without_labels.push(label(value)),

@@ -1,8 +1,8 @@
 //! `rbuild rmi`: takes names and images away.
 
-use super::{CliError, CommandResult, Ctx};
+use super::{CliError, CommandResult, Ctx, happened};
 use crate::digest::ImageId;
-use crate::image::Removed;
+use crate::image::{ImageUser, Removed};
 use crate::runtime::Containers;
 use std::process::ExitCode;
 
@@ -28,12 +28,17 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         let users = || containers.iter().filter(|c| c.record.images().any(|image| image == id.to_string()));
         // one that runs counts more
         let user = users().find(|c| c.state.status.is_live()).or_else(|| users().next())?;
-        Some(format!("{} container {}", user.state.status, user.record.name))
+        let name = format!("{} container {}", user.state.status, user.record.name);
+        Some(ImageUser { name, runs: user.state.status.is_live() })
     };
     let mut failed: Vec<CliError> = Vec::new();
     for name in &args.images {
+        let known = images.resolve(name).ok().map(|image| image.shown_id().to_string());
         match images.remove(name, args.force, &in_use) {
-            Ok(removed) => ctx.out.text(&removed.iter().map(line).collect::<String>())?,
+            Ok(removed) => {
+                tell_removed(&removed, known.as_deref(), ctx);
+                ctx.out.text(&removed.iter().map(line).collect::<String>())?;
+            }
             Err(crate::image::ImageError::NotFound { .. }) if args.force => {}
             Err(error) => failed.push(error.into()),
         }
@@ -42,6 +47,18 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         0 => Ok(ExitCode::SUCCESS),
         1 => Err(failed.remove(0)),
         _ => Err(CliError::new(failed.iter().map(|e| e.message.as_str()).collect::<Vec<_>>().join("\n"))),
+    }
+}
+
+/// Tells `events`; `known` is the id of the image whose names go.
+pub(super) fn tell_removed(removed: &[Removed], known: Option<&str>, ctx: &Ctx) {
+    for one in removed {
+        match one {
+            Removed::Untagged(name) => {
+                happened::to_image(ctx, "untag", known.unwrap_or_default(), &name.familiar(), None);
+            }
+            Removed::Deleted(id) => happened::to_image(ctx, "delete", &id.to_string(), &id.to_string(), None),
+        }
     }
 }
 

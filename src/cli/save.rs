@@ -1,8 +1,8 @@
 //! `rbuild save`: images as an archive that docker, podman and skopeo read.
 
 use super::image_commands::open;
-use super::{CliError, CommandResult, Ctx};
-use crate::image::{ExportFormat, ExportOptions, Image, Target};
+use super::{CliError, CommandResult, Ctx, happened};
+use crate::image::{ExportFormat, ExportOptions, Image, Images, Target};
 use crate::layer::Compression;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -27,6 +27,26 @@ pub(super) struct Args {
     platform: Option<Platform>,
 }
 
+/// Gives what to save: a repository without a tag stands for all its names.
+fn names_of(asked: &[String], images: &Images) -> Result<Vec<String>, CliError> {
+    let known: Vec<Reference> = images.list()?.images.into_iter().flat_map(|image| image.names).collect();
+    let mut out = Vec::new();
+    for text in asked {
+        let bare = text
+            .parse::<Reference>()
+            .ok()
+            .filter(|name| name.digest().is_none() && name.familiar_name() == *text && !known.is_empty());
+        let of_repository =
+            |name: &&Reference| bare.as_ref().is_some_and(|b| b.familiar_name() == name.familiar_name());
+        let before = out.len();
+        out.extend(known.iter().filter(of_repository).map(Reference::familiar));
+        if out.len() == before {
+            out.push(text.clone());
+        }
+    }
+    Ok(out)
+}
+
 /// Runs the command.
 pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     if args.output.is_none() && io::stdout().is_terminal() {
@@ -35,7 +55,8 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     }
     let images = open(ctx)?;
     let mut chosen: Vec<(Image, Vec<Reference>)> = Vec::new();
-    for text in &args.images {
+    for text in names_of(&args.images, &images)? {
+        let text = &text;
         let image = images.resolve_for(text, args.platform.as_ref())?;
         let name = text.parse::<Reference>().ok().filter(|name| image.names.contains(name));
         let at = match chosen.iter().position(|(known, _)| known.target() == image.target()) {
@@ -63,5 +84,10 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         None => Target::Stream(&mut stdout),
     };
     images.export(&chosen, format, &options, target)?;
+    for (image, names) in &chosen {
+        let id = image.shown_id().to_string();
+        let name = names.first().map_or_else(|| id.clone(), Reference::familiar);
+        happened::to_image(ctx, "save", &id, &name, Some(image));
+    }
     Ok(ExitCode::SUCCESS)
 }

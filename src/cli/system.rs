@@ -4,7 +4,9 @@ use super::image_commands::now;
 use super::listing::Wanted;
 use super::prune::{Filters, cache_text, collector, confirm, images_in_use, images_text};
 use super::table::human_size;
-use super::{CliError, CommandResult, Ctx, containers, info, network, system_check, system_df, volume};
+use super::{
+    CliError, CommandResult, Ctx, containers, happened, info, network, rmi, system_check, system_df, volume,
+};
 use crate::gc::PruneRequest;
 use std::process::ExitCode;
 
@@ -74,6 +76,10 @@ fn prune(args: &PruneArgs, ctx: &Ctx) -> CommandResult {
     let (removed, of_images) = collector.prune_images(&|image| filters.takes(image, args.all, &in_use))?;
     let request = PruneRequest { all: args.all, older_than: filters.until, keep_bytes: None };
     let pruned = collector.prune(&request)?;
+    rmi::tell_removed(&removed, None, ctx);
+    for (kind, bytes) in [("image", of_images), ("builder", pruned.bytes)] {
+        happened::pruned(ctx, kind, bytes);
+    }
     ctx.out.text(&images_text(&removed))?;
     ctx.out.text(&cache_text(&pruned))?;
     bytes = bytes.saturating_add(of_images).saturating_add(pruned.bytes);

@@ -1,13 +1,15 @@
 //! `rbuild system df`: what takes how much disk.
 
 use super::image_commands::{list_with, now};
-use super::prune::{collector, images_in_use};
+use super::prune::collector;
 use super::table::{cut, human_size, table};
 use super::template::Template;
 use super::{CommandResult, Ctx};
-use crate::gc::{DiskUse, Sums};
+use crate::digest::ImageId;
+use crate::gc::{ContainerUse, DiskUse, Sums};
 use crate::image::{ago, format_time};
 use crate::reference::Reference;
+use crate::runtime::{Container, MountPoint, MountSource};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -25,16 +27,35 @@ pub(super) struct Args {
 /// Runs the command.
 pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let template = args.format.as_deref().filter(|f| *f != "table").map(Template::parse).transpose()?;
-    let running: Vec<_> = images_in_use(ctx)?.iter().filter_map(|id| id.parse().ok()).collect();
-    let used = collector(ctx)?.disk_use(&running)?;
+    let containers = super::containers::open(ctx)?.list()?;
+    let known: Vec<ContainerUse> = containers.iter().map(container_use).collect();
+    let used = collector(ctx)?.disk_use(&known)?;
     let text = match (&template, args.verbose) {
-        (Some(template), true) => list_with(template, &[verbose_json(&used)], &title)?,
-        (Some(template), false) => list_with(template, &rows(&used), &title)?,
-        (None, true) => verbose(&used, now()),
+        (Some(template), true) => {
+            list_with(template, &[verbose_json(&used, &containers)], &title, "*formatter.diskUsageContext")?
+        }
+        (Some(template), false) => {
+            list_with(template, &rows(&used), &title, "*formatter.diskUsageImagesContext")?
+        }
+        (None, true) => verbose(&used, &containers, now()),
         (None, false) => summary(&used),
     };
     ctx.out.text(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn container_use(container: &Container) -> ContainerUse {
+    let record = &container.record;
+    let volume = |mount: &MountPoint| match &mount.source {
+        MountSource::Volume { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    ContainerUse {
+        id: record.id.to_string(),
+        image: record.image_id.parse().ok().map(ImageId),
+        runs: container.state.status.is_live(),
+        volumes: record.mounts.iter().filter_map(volume).collect(),
+    }
 }
 
 fn rows(used: &DiskUse) -> Vec<Value> {
@@ -81,15 +102,16 @@ fn title(field: &str) -> String {
     }
 }
 
-fn verbose(used: &DiskUse, now: i64) -> String {
+fn verbose(used: &DiskUse, containers: &[Container], now: i64) -> String {
     let mut out = String::from("Images space usage:\n\n");
     out.push_str(&table(&image_rows(used, now)));
     out.push_str("\nContainers space usage:\n\n");
-    let containers = used.containers;
-    out.push_str(&format!("{} running, {}\n", containers.total, human_size(containers.bytes)));
+    out.push_str(&super::containers::usage_table(containers));
     out.push_str("\nLocal Volumes space usage:\n\n");
-    let mut rows = vec![vec!["VOLUME NAME".to_owned(), "SIZE".into()]];
-    rows.extend(used.volume_list.iter().map(|v| vec![v.name.clone(), human_size(v.bytes)]));
+    let mut rows = vec![vec!["VOLUME NAME".to_owned(), "LINKS".into(), "SIZE".into()]];
+    rows.extend(
+        used.volume_list.iter().map(|v| vec![v.name.clone(), v.links.to_string(), human_size(v.bytes)]),
+    );
     out.push_str(&table(&rows));
     out.push_str(&format!("\nBuild cache usage: {}\n\n", human_size(used.cache.bytes)));
     out.push_str(&table(&cache_rows(used, now)));
@@ -135,7 +157,7 @@ fn cache_rows(used: &DiskUse, now: i64) -> Vec<Vec<String>> {
     rows
 }
 
-fn verbose_json(used: &DiskUse) -> Value {
+fn verbose_json(used: &DiskUse, containers: &[Container]) -> Value {
     let image = |row: &crate::gc::ImageUse| {
         json!({
             "ID": row.image.shown_id().to_string(),
@@ -160,8 +182,9 @@ fn verbose_json(used: &DiskUse) -> Value {
     json!({
         "Totals": rows(used),
         "Images": used.image_list.iter().map(image).collect::<Vec<_>>(),
+        "Containers": super::containers::rows(containers, true),
         "Volumes": used.volume_list.iter()
-            .map(|v| json!({ "Name": v.name, "Size": v.bytes })).collect::<Vec<_>>(),
+            .map(|v| json!({ "Name": v.name, "Links": v.links, "Size": v.bytes })).collect::<Vec<_>>(),
         "BuildCache": used.cache_list.iter().map(cache).collect::<Vec<_>>(),
     })
 }

@@ -5,11 +5,16 @@ use crate::dockerfile::visible;
 /// Lines up cells: each column as wide as its widest cell and three spaces, at least ten characters. The last
 /// column is not padded. Control characters are made visible: each row stays one line.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    table_of(rows, 10)
+}
+
+/// The same with another least width.
+pub(super) fn table_of(rows: &[Vec<String>], least: usize) -> String {
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        (cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 3).max(10)
+        (cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + 3).max(least)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut out = String::new();

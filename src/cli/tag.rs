@@ -1,7 +1,7 @@
 //! `rbuild tag`: one more name for an image.
 
 use super::image_commands::open;
-use super::{CliError, CommandResult, Ctx};
+use super::{CliError, CommandResult, Ctx, happened};
 use crate::reference::Reference;
 use std::process::ExitCode;
 
@@ -23,5 +23,6 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let images = open(ctx)?;
     let image = images.resolve(&args.source)?;
     images.tag(&image, &target)?;
+    happened::to_image(ctx, "tag", &image.shown_id().to_string(), &target.familiar(), Some(&image));
     Ok(ExitCode::SUCCESS)
 }

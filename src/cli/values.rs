@@ -221,6 +221,16 @@ pub(super) fn pair(text: &str) -> (String, Option<String>) {
     }
 }
 
+/// Gives an address without the user and password that may be in it.
+pub(super) fn without_user(address: &str) -> String {
+    match (address.find("://"), address.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}{}", &address[..scheme + 3], &address[at + 1..])
+        }
+        _ => address.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

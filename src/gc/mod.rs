@@ -20,7 +20,7 @@ mod usage;
 
 pub use budget::Keep;
 pub use prune::{PruneRequest, Pruned, PrunedItem};
-pub use usage::{CacheUse, DiskUse, ImageUse, Sums, VolumeUse};
+pub use usage::{CacheUse, ContainerUse, DiskUse, ImageUse, Sums, VolumeUse};
 
 use crate::cache::Records;
 use crate::image::{ImageError, Images};

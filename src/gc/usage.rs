@@ -36,13 +36,28 @@ pub struct ImageUse {
     pub containers: usize,
 }
 
-/// A named volume.
+/// A volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeUse {
     /// Its name.
     pub name: String,
     /// Bytes of disk.
     pub bytes: u64,
+    /// How many containers have it.
+    pub links: usize,
+}
+
+/// What the measuring must know of a container.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerUse {
+    /// The name of its directory.
+    pub id: String,
+    /// Its image, where that can be told.
+    pub image: Option<ImageId>,
+    /// Whether it runs.
+    pub runs: bool,
+    /// The names of its volumes.
+    pub volumes: Vec<String>,
 }
 
 /// One result of a step or one cache mount.
@@ -71,9 +86,9 @@ pub struct CacheUse {
 pub struct DiskUse {
     /// All images together.
     pub images: Sums,
-    /// Running containers.
+    /// All containers; those that do not run can be removed.
     pub containers: Sums,
-    /// Named volumes.
+    /// All volumes; those that no container has can be removed.
     pub volumes: Sums,
     /// What builds left, and all else in the store.
     pub cache: Sums,
@@ -97,8 +112,8 @@ enum Part {
 type Parts = HashMap<Part, u64>;
 
 impl Collector {
-    /// Measures the store. `running` are the images of the running containers, one for each container.
-    pub fn disk_use(&self, running: &[ImageId]) -> Result<DiskUse, GcError> {
+    /// Measures the store with these containers.
+    pub fn disk_use(&self, containers: &[ContainerUse]) -> Result<DiskUse, GcError> {
         let stock = self.stock()?;
         let items: HashMap<ResultId, &Item> = stock.items.iter().map(|item| (item.info.id, item)).collect();
         let infos: Vec<_> = stock.items.iter().map(|item| item.info.clone()).collect();
@@ -113,11 +128,13 @@ impl Collector {
             all.insert(Part::Blob(target.to_string()), self.store.blobs().disk_size(target));
             parts.push(all);
         }
-        let containers = |image: &Image| running.iter().filter(|id| image.ids().contains(id)).count();
-        let mut out = DiskUse { image_list: image_list(&images, &parts, &containers), ..DiskUse::default() };
+        let users = |image: &Image| {
+            containers.iter().filter_map(|c| c.image.as_ref()).filter(|id| image.ids().contains(id)).count()
+        };
+        let mut out = DiskUse { image_list: image_list(&images, &parts, &users), ..DiskUse::default() };
         let total = self.bytes_of("")?;
-        out.containers = self.containers(running.len())?;
-        (out.volumes, out.volume_list) = self.volumes()?;
+        out.containers = self.containers(containers)?;
+        (out.volumes, out.volume_list) = self.volumes(containers)?;
         let blobs = self.bytes_of("images")?;
         out.images = image_sums(&out.image_list, &parts, blobs);
         let others = out.images.bytes + out.containers.bytes + out.volumes.bytes;
@@ -150,32 +167,39 @@ impl Collector {
         parts
     }
 
-    /// What running containers have written; it goes with them, so none of it can be freed.
-    fn containers(&self, running: usize) -> Result<Sums, GcError> {
-        // directories without content are "all else"
-        let mut bytes = 0u64;
+    /// What containers have written, with what is kept about them.
+    fn containers(&self, known: &[ContainerUse]) -> Result<Sums, GcError> {
+        let (mut bytes, mut reclaimable) = (0u64, 0u64);
         for name in names(&self.store.root().join("containers"))? {
-            let card = self.store.root().join("containers").join(name);
-            bytes = bytes.saturating_add(card.symlink_metadata().map_or(0, |meta| meta.blocks() * 512));
+            // files beside the containers, such as that of the events, are "all else"
+            let Some(container) = known.iter().find(|c| c.id == name) else { continue };
+            let own = self.bytes_of(&format!("containers/{name}"))?;
+            bytes = bytes.saturating_add(own);
+            reclaimable = reclaimable.saturating_add(if container.runs { 0 } else { own });
         }
         for name in names(&self.store.root().join("tmp"))? {
             if name.starts_with("container-") || name.starts_with("volumes-") {
                 bytes = bytes.saturating_add(self.bytes_of(&format!("tmp/{name}"))?);
             }
         }
-        Ok(Sums { total: running, active: running, bytes, reclaimable: 0 })
+        let active = known.iter().filter(|c| c.runs).count();
+        Ok(Sums { total: known.len(), active, bytes, reclaimable })
     }
 
-    /// Nobody notes which container uses which volume, so none counts as free.
-    fn volumes(&self) -> Result<(Sums, Vec<VolumeUse>), GcError> {
+    fn volumes(&self, containers: &[ContainerUse]) -> Result<(Sums, Vec<VolumeUse>), GcError> {
         let mut list = Vec::new();
         for name in names(&self.store.root().join("volumes"))? {
             let bytes = self.bytes_of(&format!("volumes/{name}"))?;
-            list.push(VolumeUse { name, bytes });
+            let links = containers.iter().filter(|c| c.volumes.contains(&name)).count();
+            list.push(VolumeUse { name, bytes, links });
         }
         list.sort_by(|a, b| a.name.cmp(&b.name));
-        let bytes = list.iter().fold(0, |sum, volume: &VolumeUse| volume.bytes.saturating_add(sum));
-        let sums = Sums { total: list.len(), active: 0, bytes, reclaimable: 0 };
+        let sum = |free: bool| {
+            let those = list.iter().filter(|volume| !free || volume.links == 0);
+            those.fold(0, |sum, volume: &VolumeUse| volume.bytes.saturating_add(sum))
+        };
+        let active = list.iter().filter(|volume| volume.links > 0).count();
+        let sums = Sums { total: list.len(), active, bytes: sum(false), reclaimable: sum(true) };
         Ok((sums, list))
     }
 

@@ -1,7 +1,7 @@
 //! `images`: all of them, newest first, and which of them are asked for.
 
 use super::index::name_of;
-use super::time::parse_time;
+use super::time::{parse_nanos, parse_time};
 use super::{Image, ImageError, Images};
 use crate::digest::{Digest, ResultId};
 use crate::reference::Reference;
@@ -23,10 +23,10 @@ pub enum Filter {
     Dangling(bool),
     /// Has a label, of this value if there is one.
     Label(String, Option<String>),
-    /// Made before that time, in seconds since the epoch.
-    Before(i64),
+    /// Made before that time, in nanoseconds since the epoch.
+    Before(i128),
     /// Made after that time.
-    Since(i64),
+    Since(i128),
     /// A name fits the pattern, in which `*` and `?` stand for what is in between slashes.
     Reference(String),
 }
@@ -63,7 +63,7 @@ impl Images {
         let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected KEY=VALUE"))?;
         let time = || {
             let image = self.resolve(value).map_err(|e| e.to_string())?;
-            image.created().ok_or_else(|| format!("{value} has no time of creation"))
+            image.created_exactly().ok_or_else(|| format!("{value} has no time of creation"))
         };
         match key {
             "dangling" => match value {
@@ -96,6 +96,19 @@ impl Image {
         self.config.created.as_deref().and_then(parse_time)
     }
 
+    /// Says whether filters let the image through: one of several patterns for its name must fit, of other filters all.
+    pub fn passes_all(&self, filters: &[Filter]) -> bool {
+        let pattern = |filter: &&Filter| matches!(filter, Filter::Reference(_));
+        let mut patterns = filters.iter().filter(pattern).peekable();
+        (patterns.peek().is_none() || patterns.any(|filter| self.passes(filter)))
+            && filters.iter().filter(|filter| !pattern(filter)).all(|filter| self.passes(filter))
+    }
+
+    /// Gives when it was made, in nanoseconds since the epoch.
+    fn created_exactly(&self) -> Option<i128> {
+        self.config.created.as_deref().and_then(parse_nanos)
+    }
+
     /// Says whether a filter lets the image through.
     pub fn passes(&self, filter: &Filter) -> bool {
         match filter {
@@ -104,8 +117,8 @@ impl Image {
                 let found = self.config.config.labels.get(key);
                 found.is_some_and(|f| value.as_ref().is_none_or(|v| v == f))
             }
-            Filter::Before(time) => self.created().is_some_and(|t| t < *time),
-            Filter::Since(time) => self.created().is_some_and(|t| t > *time),
+            Filter::Before(time) => self.created_exactly().is_some_and(|t| t < *time),
+            Filter::Since(time) => self.created_exactly().is_some_and(|t| t > *time),
             Filter::Reference(pattern) => self.names.iter().any(|name| name_fits(name, pattern)),
         }
     }

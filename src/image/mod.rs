@@ -52,7 +52,7 @@ pub use notes::{Annotations, Notes, Place, parse_place};
 pub(crate) use output::split_csv;
 pub use output::{Dest, OutputKind, OutputSpec, ParseOutputError, PushKind, compression};
 pub use receive::Receiver;
-pub use remove::Removed;
+pub use remove::{ImageUser, Removed};
 pub use send::{Outgoing, Ready, outgoing_index};
 pub use several::{Member, Several};
 pub use time::{ago, format_time, parse_time};

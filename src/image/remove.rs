@@ -21,11 +21,20 @@ pub enum Removed {
     Deleted(ImageId),
 }
 
+/// Who uses an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUser {
+    /// A text for people.
+    pub name: String,
+    /// It runs, so that the image must stay.
+    pub runs: bool,
+}
+
 impl Images {
     /// Removes a name, and the image when it was its last, or an image by ID with all its names.
     ///
-    /// `in_use` says what uses an image, as a text for people. With `force` several names go at once and a stopped user
-    /// is no obstacle.
+    /// `in_use` says what uses an image. With `force` several names go at once and a stopped user is no obstacle; a
+    /// running one keeps the image, which then loses just the name.
     ///
     /// # Errors
     /// No such image; several names and no `force`; in use.
@@ -33,7 +42,7 @@ impl Images {
         &self,
         text: &str,
         force: bool,
-        in_use: &dyn Fn(&ImageId) -> Option<String>,
+        in_use: &dyn Fn(&ImageId) -> Option<ImageUser>,
     ) -> Result<Vec<Removed>, ImageError> {
         let named = self.find_name(&self.entries()?, text).is_some();
         if named && text.parse::<Reference>().is_ok_and(|r| r.digest().is_none()) {
@@ -51,6 +60,10 @@ impl Images {
             let why = format!("it has several names ({}): remove them, or use --force", names.join(", "));
             return Err(ImageError::InUse { image: text.to_owned(), why });
         }
+        if let Some(user) = image.ids().iter().find_map(in_use).filter(|user| user.runs && force) {
+            let why = format!("{} uses it: stop that first, --force does not help", user.name);
+            return Err(ImageError::InUse { image: text.to_owned(), why });
+        }
         self.check_free(text, image.ids(), force, in_use)?;
         self.delete(&image)
     }
@@ -59,12 +72,16 @@ impl Images {
         &self,
         text: &str,
         force: bool,
-        in_use: &dyn Fn(&ImageId) -> Option<String>,
+        in_use: &dyn Fn(&ImageId) -> Option<ImageUser>,
     ) -> Result<Vec<Removed>, ImageError> {
         let name: Reference = text.parse()?;
         match self.resolve(text) {
             Ok(image) if image.names.len() == 1 => {
                 self.check_free(text, image.ids(), force, in_use)?;
+                if image.ids().iter().find_map(in_use).is_some_and(|user| user.runs) {
+                    self.change_entries(|entries| Ok(unput(entries, &name, true)))?;
+                    return Ok(vec![Removed::Untagged(name)]);
+                }
                 self.delete(&image)
             }
             // A damaged image can lose its name, too.
@@ -80,10 +97,11 @@ impl Images {
         text: &str,
         ids: &[ImageId],
         force: bool,
-        in_use: &dyn Fn(&ImageId) -> Option<String>,
+        in_use: &dyn Fn(&ImageId) -> Option<ImageUser>,
     ) -> Result<(), ImageError> {
         match ids.iter().find_map(in_use) {
             Some(user) if !force => {
+                let user = user.name;
                 let why = format!("{user} uses it: remove that, or use --force");
                 Err(ImageError::InUse { image: text.to_owned(), why })
             }

@@ -543,7 +543,7 @@ fn names_and_images_go_away() {
     let image = space.app();
     let hex = &image.id.0.encoded()[..12];
     let free = |_: &ImageId| None;
-    let busy = |_: &ImageId| Some("container c1".to_owned());
+    let busy = |_: &ImageId| Some(ImageUser { name: "container c1".to_owned(), runs: true });
     assert!(matches!(space.images.remove(hex, false, &free), Err(ImageError::InUse { .. })), "two names");
     let gone = space.images.remove("app:v1", false, &busy).unwrap();
     assert_eq!(gone, [Removed::Untagged("app:v1".parse().unwrap())]);
@@ -551,6 +551,7 @@ fn names_and_images_go_away() {
         space.images.remove("example.org/team/app", false, &busy),
         Err(ImageError::InUse { .. })
     ));
+    assert!(matches!(space.images.remove(hex, true, &busy), Err(ImageError::InUse { .. })), "it runs");
     let gone = space.images.remove(hex, false, &free).unwrap();
     assert_eq!(gone.len(), 2);
     assert_eq!(gone[1], Removed::Deleted(image.id.clone()));

@@ -14,6 +14,11 @@ pub fn parse_time(text: &str) -> Option<i64> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }
 
+/// Reads an RFC 3339 time as nanoseconds since the epoch.
+pub(super) fn parse_nanos(text: &str) -> Option<i128> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp_nanos)
+}
+
 /// Gives the seconds since the epoch of now; 0 on a machine whose clock is before 1970.
 pub(super) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

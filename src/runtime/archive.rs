@@ -23,6 +23,8 @@ const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 pub struct PackOptions {
     /// What is mounted in it is shown as an empty place.
     pub one_file_system: bool,
+    /// The root is a container's: `proc`, `sys` and `dev`, which the engine has mounted there, are shown as empty places.
+    pub hollow: bool,
 }
 
 struct Packer<'a, W: Write> {
@@ -69,7 +71,8 @@ impl<W: Write> Packer<'_, W> {
             // it may have been removed meanwhile
             let Some(stat) = stat else { continue };
             self.entry(&path, &name, &stat)?;
-            let foreign = self.opts.one_file_system && stat.st_dev != self.device;
+            let ours = self.opts.hollow && matches!(path.as_bytes(), b"proc" | b"sys" | b"dev");
+            let foreign = (self.opts.one_file_system || ours) && stat.st_dev != self.device;
             if fsutil::file_type(&stat) == FileType::Directory && !foreign {
                 let dir = inroot::open_without_links(self.root, path.as_os_str(), DIR)?;
                 let mut names = fsutil::names(dir.as_fd())?;

@@ -13,6 +13,7 @@ use crate::tree::{Diff, Node, SourceTree, TreePath};
 use std::collections::HashSet;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 /// Places that the engine makes in every container.
 const OURS: [&str; 6] = ["dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf"];
@@ -69,6 +70,11 @@ pub fn open_root(
             continue;
         };
         let (dir, rest) = match &mount.source {
+            // a file can be mounted, too: then it is looked at from its directory
+            MountSource::Bind { path, .. } if !path.is_dir() => {
+                let name = path.file_name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
+                (path.parent().unwrap_or(path).to_path_buf(), name)
+            }
             MountSource::Bind { path, .. } => (path.clone(), rest.to_vec()),
             MountSource::Volume { name, subpath, .. } => {
                 let data = containers.store().root().join("volumes").join(name).join("_data");

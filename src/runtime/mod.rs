@@ -45,7 +45,7 @@ pub use containers::{Container, Containers};
 pub use create::{RunRequest, create, create_to_start};
 pub use detach::DetachKeys;
 pub use error::RunError;
-pub use monitor::{EventQuery, EventReader, monitor_main, record_event};
+pub use monitor::{EventQuery, EventReader, monitor_main, record_event, record_other};
 pub use name::{ContainerId, ContainerName};
 pub use network::{Member, NetworkRequest};
 pub use network_state::NetworkState;

@@ -52,8 +52,13 @@ impl NetworkState {
         }
         let default = self.endpoints.iter().find(|e| e.network == DEFAULT_NETWORK);
         let mut out = default.map(addresses).unwrap_or_else(no_addresses);
-        out.insert("Bridge".into(), "".into());
-        out.insert("SandboxKey".into(), "".into());
+        for key in ["Bridge", "SandboxID", "SandboxKey", "LinkLocalIPv6Address"] {
+            out.insert(key.into(), "".into());
+        }
+        out.insert("HairpinMode".into(), false.into());
+        out.insert("LinkLocalIPv6PrefixLen".into(), 0.into());
+        out.insert("SecondaryIPAddresses".into(), Value::Null);
+        out.insert("SecondaryIPv6Addresses".into(), Value::Null);
         out.insert("Ports".into(), Value::Object(ports));
         out.insert("Networks".into(), self.networks(record));
         Value::Object(out)
@@ -79,6 +84,10 @@ impl NetworkState {
             for name in wanted(&record.network.choice) {
                 let mut one = no_addresses();
                 one.insert("NetworkID".into(), "".into());
+                one.insert("GwPriority".into(), 0.into());
+                for key in ["IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"] {
+                    one.insert(key.into(), Value::Null);
+                }
                 out.insert(name, Value::Object(one));
             }
         }

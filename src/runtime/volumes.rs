@@ -93,6 +93,7 @@ impl Volumes {
             .map_err(StoreError::io("make the directory", &data))?;
         self.store.sync_dir(&format!("volumes/{}", info.name))?;
         fault::point("volume.made");
+        self.event("create", &info.name);
         Ok(info)
     }
 
@@ -110,7 +111,14 @@ impl Volumes {
             anonymous,
             ..VolumeInfo::default()
         };
-        self.describe(&info)
+        self.describe(&info)?;
+        self.event("create", name);
+        Ok(())
+    }
+
+    /// Says what has become of a volume, for `events`.
+    fn event(&self, action: &str, name: &str) {
+        super::record_other(self.store.root(), "volume", action, name, &[("driver", "local".to_owned())]);
     }
 
     /// Writes down what a volume is; its directory is made with it.
@@ -227,6 +235,7 @@ impl Volumes {
         let gone = grave.path().join("gone");
         std::fs::rename(&dir, &gone).map_err(StoreError::io("remove", &dir))?;
         fault::point("volume.buried");
+        self.event("destroy", name);
         Ok(fsutil::remove_tree(&gone).map_err(StoreError::io("remove", &gone))?)
     }
 

@@ -47,6 +47,10 @@ struct Place {
     root: Root,
     /// As typed: a trailing slash or dot counts.
     typed: Vec<u8>,
+    /// The path as its side sees it, which tells its name; `root` may be a volume in it.
+    seen: TreePath,
+    /// It is on a container's side.
+    contained: bool,
 }
 
 /// Copies.
@@ -69,7 +73,8 @@ pub(in crate::cli) fn run(args: &CopyArgs, ctx: &Ctx) -> CommandResult {
         (Side::Stream, to) => {
             let to = place(to, ctx)?;
             let dir = existing_dir(&to)?;
-            archive::unpack(dir.as_fd(), io::stdin().lock(), owner).map_err(|e| broken(&to.typed, &e))?;
+            let input = crate::layer::decoder(Box::new(io::stdin())).map_err(|e| broken(&to.typed, &e))?;
+            archive::unpack(dir.as_fd(), input, owner).map_err(|e| broken(&to.typed, &e))?;
         }
         (from, Side::Stream) => {
             if io::stdout().is_terminal() {
@@ -78,7 +83,7 @@ pub(in crate::cli) fn run(args: &CopyArgs, ctx: &Ctx) -> CommandResult {
             let from = source(place(from, ctx)?, args.follow_link)?;
             let name = if from.name.is_empty() { b".".to_vec() } else { from.name.clone() };
             let out = io::BufWriter::new(io::stdout().lock());
-            archive::pack(from.dir.as_fd(), &from.path, &name, PackOptions::default(), out)
+            archive::pack(from.dir.as_fd(), &from.path, &name, from.options, out)
                 .map_err(|e| broken(&from.typed, &e))?;
         }
         (from, to) => {
@@ -97,7 +102,7 @@ fn through(from: &Source, name: &[u8], to: &OwnedFd, owner: Option<(u32, u32)>) 
     std::thread::scope(|scope| {
         let packer = scope.spawn(move || {
             let out = io::BufWriter::with_capacity(256 << 10, write);
-            archive::pack(from.dir.as_fd(), &from.path, name, PackOptions::default(), out)
+            archive::pack(from.dir.as_fd(), &from.path, name, from.options, out)
         });
         let unpacked = archive::unpack(to.as_fd(), io::BufReader::with_capacity(256 << 10, &read), owner);
         // whoever still writes must hear that nobody reads
@@ -141,15 +146,16 @@ fn place(side: Side, ctx: &Ctx) -> Result<Place, CliError> {
         Side::Host(path) => {
             let full = std::path::absolute(&path).map_err(|e| broken(path.as_os_str().as_bytes(), &e))?;
             let dir = inroot::open_root(Path::new("/"))?;
-            let root = Root::of(dir, TreePath::clean(full.as_os_str().as_bytes()));
-            Ok(Place { root, typed: path.into_os_string().as_bytes().to_vec() })
+            let seen = TreePath::clean(full.as_os_str().as_bytes());
+            let root = Root::of(dir, seen.clone());
+            Ok(Place { root, typed: path.into_os_string().as_bytes().to_vec(), seen, contained: false })
         }
         Side::Container { name, path } => {
             let containers = open(ctx)?;
             let (_, snapshots, _) = ctx.open()?;
             let container = containers.find(&name).map_err(failure)?;
             let root = files::open_root(&container, &containers, &snapshots, &path).map_err(failure)?;
-            Ok(Place { root, typed: path })
+            Ok(Place { root, seen: TreePath::clean(&path), typed: path, contained: true })
         }
     }
 }
@@ -165,10 +171,11 @@ struct Source {
     /// Its content alone is meant.
     content: bool,
     typed: Vec<u8>,
+    options: PackOptions,
 }
 
 fn source(place: Place, follow: bool) -> Result<Source, CliError> {
-    let Place { root, typed } = place;
+    let Place { root, typed, seen, contained } = place;
     let content = typed.ends_with(b"/.") || typed == b".";
     let last = if follow || typed.ends_with(b"/") || content { Last::Follow } else { Last::Keep };
     let missing = |e: io::Error| match e.kind() {
@@ -177,16 +184,20 @@ fn source(place: Place, follow: bool) -> Result<Source, CliError> {
         }
         _ => broken(&typed, &e),
     };
+    let name = seen.file_name().unwrap_or_default().to_vec();
+    // what the engine has mounted in a container is none of its files
+    let options = PackOptions { hollow: contained && seen.is_root(), ..PackOptions::default() };
     if root.path.is_root() {
         let dir = inroot::open_in_root(&root.dir, ".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         return Ok(Source {
             _root: root,
             dir,
             path: TreePath::root(),
-            name: Vec::new(),
+            content: content || name.is_empty(),
+            name,
             is_dir: true,
-            content: true,
             typed,
+            options,
         });
     }
     let found = inroot::resolve(&root.dir, root.path.as_os_str(), last, None).map_err(missing)?;
@@ -195,10 +206,9 @@ fn source(place: Place, follow: bool) -> Result<Source, CliError> {
     if !is_dir && (typed.ends_with(b"/") || content) {
         return Err(CliError::new(format!("{} is not a directory", String::from_utf8_lossy(&typed))));
     }
-    let name = root.path.file_name().unwrap_or_default().to_vec();
     let dir = inroot::open_in_root(&found.parent, ".", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
     let path = TreePath::clean(found.name.as_bytes());
-    Ok(Source { _root: root, dir, path, name, is_dir, content, typed })
+    Ok(Source { _root: root, dir, path, name, is_dir, content, typed, options })
 }
 
 fn existing_dir(place: &Place) -> Result<OwnedFd, CliError> {

@@ -46,6 +46,11 @@ pub(in crate::cli) fn describe(container: &Container, ctx: &Ctx, size: bool) -> 
     let (record, state) = (&container.record, &container.state);
     let (path, args) = record.config.argv.split_first().map_or((&[][..], &[][..]), |(p, a)| (&p[..], a));
     let in_dir = |name: &str| container.dir.join(name).display().to_string();
+    // each container has its mounts for itself; this is where others see them while it runs
+    let merged = match state.status.has_process() {
+        true => format!("/proc/{}/root", state.pid),
+        false => in_dir("merged"),
+    };
     let mut out = json!({
         "Id": record.id.as_str(),
         "Created": time::format(record.created),
@@ -53,9 +58,9 @@ pub(in crate::cli) fn describe(container: &Container, ctx: &Ctx, size: bool) -> 
         "Args": texts(args),
         "State": describe_state(state),
         "Image": record.image_id,
-        "ResolvConfPath": "",
-        "HostnamePath": "",
-        "HostsPath": "",
+        "ResolvConfPath": in_dir("resolv.conf"),
+        "HostnamePath": in_dir("hostname"),
+        "HostsPath": in_dir("hosts"),
         "LogPath": container.log_path().display().to_string(),
         "Name": format!("/{}", record.name),
         "RestartCount": state.restarts,
@@ -68,14 +73,20 @@ pub(in crate::cli) fn describe(container: &Container, ctx: &Ctx, size: bool) -> 
         "HostConfig": host_config(record),
         "GraphDriver": {
             "Name": "overlay2",
-            "Data": { "UpperDir": in_dir("fs"), "WorkDir": in_dir("work") },
+            "Data": { "LowerDir": "", "MergedDir": merged, "UpperDir": in_dir("fs"), "WorkDir": in_dir("work") },
         },
         "Mounts": record.mounts.iter().map(|mount| describe_mount(mount, ctx)).collect::<Vec<_>>(),
         "Config": config(record),
         "NetworkSettings": state.network.settings(record),
     });
     if size && let Some(fields) = out.as_object_mut() {
-        fields.insert("SizeRw".into(), super::ps::written(container).into());
+        let written = super::ps::written(container);
+        let of_image = crate::cli::image_commands::open(ctx).ok().and_then(|images| {
+            let image = images.resolve(&record.image_id).ok()?;
+            Some(images.size(&image, &mut std::collections::HashMap::new()))
+        });
+        fields.insert("SizeRw".into(), written.into());
+        fields.insert("SizeRootFs".into(), written.saturating_add(of_image.unwrap_or(0)).into());
     }
     out
 }

@@ -165,7 +165,7 @@ pub(in crate::cli) fn export(args: &ExportArgs, ctx: &Ctx) -> CommandResult {
     let (_, snapshots, _) = ctx.open()?;
     let root = files::open_root(&container, &containers, &snapshots, b"/").map_err(failure)?;
     let dir = crate::sys::inroot::open_dir_in_root(&root.dir, ".")?;
-    let opts = PackOptions { one_file_system: true };
+    let opts = PackOptions { one_file_system: true, hollow: false };
     let write = |out: &mut dyn std::io::Write| archive::pack(dir.as_fd(), &TreePath::root(), b"", opts, out);
     let written = match &args.output {
         Some(path) => std::fs::File::create(path).and_then(|file| write(&mut std::io::BufWriter::new(file))),

@@ -17,6 +17,8 @@ mod top;
 mod update;
 
 pub(super) use inspect::describe;
+pub(super) use ps::{rows, usage_table};
+pub(super) use stats::all_memory;
 
 use super::create_flags::run_error;
 use super::run::{CreateArgs, RunArgs};

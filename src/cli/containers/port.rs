@@ -29,7 +29,7 @@ pub(in crate::cli) fn run(args: &PortArgs, ctx: &Ctx) -> CommandResult {
     let full = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
     let found: Vec<_> = published.into_iter().filter(|(port, _)| *port == full).collect();
     if found.is_empty() {
-        return Err(CliError::new(format!("no public port {full:?} published for {}", args.name)));
+        return Err(CliError::new(format!("no public port '{full}' published for {}", args.name)));
     }
     for (_, host) in found {
         ctx.out.line(&host)?;

@@ -4,7 +4,7 @@ use super::super::prune::{Filters, confirm};
 use super::super::table::human_size;
 use super::{open, remove};
 use crate::cli::image_commands::now;
-use crate::cli::{CommandResult, Ctx};
+use crate::cli::{CommandResult, Ctx, happened};
 use crate::runtime::{Container, Containers, Status};
 use clap::Args;
 use std::process::ExitCode;
@@ -29,6 +29,7 @@ pub(in crate::cli) fn run(args: &PruneArgs, ctx: &Ctx) -> CommandResult {
         filters.until.is_none_or(|until| created < until)
             && filters.labels_fit(&container.record.config.labels)
     })?;
+    happened::pruned(ctx, "container", bytes);
     if !removed.is_empty() {
         ctx.out.text(&format!("Deleted Containers:\n{}\n\n", removed.join("\n")))?;
     }

@@ -1,10 +1,11 @@
 //! `ps`: what there is, and which of it is asked for.
 
 use super::{failure, open};
-use crate::cli::image_commands::list_with;
+use crate::cli::image_commands::{list_with, open as open_images};
+use crate::cli::listing::{split_filter, unknown_filter};
 use crate::cli::table::{cut, human_size, table};
 use crate::cli::template::Template;
-use crate::cli::{CliError, CommandResult, Ctx};
+use crate::cli::{CliError, CommandResult, Ctx, talk};
 use crate::image::ago;
 use crate::runtime::{Container, Containers, MountSource, State, Status, time};
 use clap::Args;
@@ -43,20 +44,29 @@ pub(in crate::cli) struct PsArgs {
 /// Lists containers.
 pub(in crate::cli) fn run(args: &PsArgs, ctx: &Ctx) -> CommandResult {
     let containers = open(ctx)?;
-    let filters = Filters::parse(&args.filter, &containers)?;
-    let format = args.format.as_deref().filter(|f| !matches!(*f, "table" | ""));
-    let template = format.map(Template::parse).transpose()?;
-    let last = if args.latest { 1 } else { args.last };
+    let filters = Filters::parse(&args.filter, &containers, ctx)?;
+    let format = match args.format.as_deref() {
+        Some("table" | "") | None => None,
+        Some("raw") => Some(raw(args)),
+        Some(_) if args.quiet => {
+            talk("WARNING: Ignoring custom format, because both --format and --quiet are set.\n");
+            None
+        }
+        Some(other) => Some(other.to_owned()),
+    };
+    let template = format.as_deref().map(Template::parse).transpose()?;
+    let last = if args.latest && args.last == -1 { 1 } else { args.last };
     let everything = args.all || last > 0 || filters.about_state;
     let mut shown: Vec<Container> = containers.list().map_err(failure)?;
     shown.retain(|c| (everything || c.state.status.is_live()) && filters.fit(c));
     if let Ok(last @ 1..) = usize::try_from(last) {
         shown.truncate(last);
     }
-    let wants_size = args.size || format.is_some_and(|format| format.contains(".Size"));
-    let rows: Vec<Value> = shown.iter().map(|c| row(c, args.no_trunc, wants_size)).collect();
+    let wants_size = args.size || template.as_ref().is_some_and(|template| template.asks_for("Size"));
+    let row = |c: &Container| row(c, args.no_trunc, wants_size);
+    let rows: Vec<Value> = shown.iter().map(row).collect();
     let text = match &template {
-        Some(template) => list_with(template, &rows, &title)?,
+        Some(template) => list_with(template, &rows, &title, "*formatter.ContainerContext")?,
         None if args.quiet => rows.iter().map(|row| format!("{}\n", cell(row, "ID"))).collect(),
         None => plain(&rows, args.size),
     };
@@ -64,7 +74,37 @@ pub(in crate::cli) fn run(args: &PsArgs, ctx: &Ctx) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The form that docker calls raw.
+fn raw(args: &PsArgs) -> String {
+    if args.quiet {
+        return "container_id: {{.ID}}".into();
+    }
+    let mut out =
+        "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\n\
+                   state: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\n\
+                   labels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n"
+            .to_owned();
+    if args.size {
+        out.push_str("size: {{.Size}}\n");
+    }
+    out
+}
+
 const COLUMNS: [&str; 7] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
+
+/// Gives lines for other commands, with cut ids.
+pub(in crate::cli) fn rows(containers: &[Container], wants_size: bool) -> Vec<Value> {
+    containers.iter().map(|container| row(container, false, wants_size)).collect()
+}
+
+/// Gives the table of `system df -v`.
+pub(in crate::cli) fn usage_table(containers: &[Container]) -> String {
+    let columns = ["ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"];
+    let rows = rows(containers, true);
+    let cells = rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect());
+    let head = columns.iter().map(|column| title(column)).collect();
+    table(&std::iter::once(head).chain(cells).collect::<Vec<_>>())
+}
 
 fn plain(rows: &[Value], size: bool) -> String {
     let columns: Vec<&str> = COLUMNS.into_iter().chain(size.then_some("Size")).collect();
@@ -79,6 +119,7 @@ fn title(field: &str) -> String {
         "RunningFor" => "CREATED".into(),
         "CreatedAt" => "CREATED AT".into(),
         "LocalVolumes" => "LOCAL VOLUMES".into(),
+        "HealthStatus" => "HEALTH STATUS".into(),
         other => other.to_uppercase(),
     }
 }
@@ -89,7 +130,7 @@ fn cell(row: &Value, column: &str) -> String {
 
 fn row(container: &Container, whole: bool, wants_size: bool) -> Value {
     let (record, state) = (&container.record, &container.state);
-    let command = record.config.argv.iter().map(|w| String::from_utf8_lossy(w)).collect::<Vec<_>>().join(" ");
+    let command = command_line(&record.config.argv);
     let command = if whole { command } else { cut(&command, 20) };
     let image = record
         .image
@@ -124,14 +165,22 @@ fn row(container: &Container, whole: bool, wants_size: bool) -> Value {
     })
 }
 
+/// Writes a command as docker does: what comes after the program is in quotation marks when it has blanks.
+fn command_line(argv: &[Vec<u8>]) -> String {
+    let word = |(at, word): (usize, &Vec<u8>)| {
+        let text = String::from_utf8_lossy(word).into_owned();
+        if at > 0 && text.contains(' ') { format!("'{text}'") } else { text }
+    };
+    argv.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
+}
+
 fn mount_name(source: &MountSource, whole: bool) -> Option<String> {
-    match source {
-        MountSource::Bind { path, .. } => Some(path.display().to_string()),
-        MountSource::Volume { name, .. } if whole || name.len() < 64 => Some(name.clone()),
-        MountSource::Volume { name, .. } => Some(cut(name, 15)),
-        MountSource::Image { name, .. } => Some(name.clone()),
-        _ => None,
-    }
+    let name = match source {
+        MountSource::Bind { path, .. } => path.display().to_string(),
+        MountSource::Volume { name, .. } | MountSource::Image { name, .. } => name.clone(),
+        _ => return None,
+    };
+    Some(if whole { name } else { cut(&name, 15) })
 }
 
 /// Names the networks that a container is in.
@@ -177,18 +226,45 @@ pub(super) fn status(state: &State) -> String {
 /// One `--filter`.
 enum Filter {
     Id(String),
-    Name(regex::Regex),
+    /// `None` is a pattern that cannot be read, which nothing fits.
+    Name(Option<regex::Regex>),
     Label(String, Option<String>),
     Status(Status),
     Exited(i32),
-    Ancestor(String),
+    /// A name or the beginning of an id, and the ids of the image that it is the name of.
+    Ancestor(String, Vec<String>),
     Before(i128),
     Since(i128),
     Volume(String),
     Network(String),
     Health(String),
-    Publish(String),
-    Expose(String),
+    Publish(PortRange),
+    Expose(PortRange),
+    /// A container is no task of a swarm.
+    Nothing,
+}
+
+/// Ports of one protocol.
+struct PortRange {
+    first: u16,
+    last: u16,
+    transport: String,
+}
+
+impl PortRange {
+    /// Reads `80`, `80/udp`, `80-90` or `80-90/tcp`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (ports, transport) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+        let number = |text: &str| text.parse::<u16>().map_err(|_| format!("{text:?} is no port"));
+        Ok(Self { first: number(first)?, last: number(last)?, transport: transport.to_ascii_lowercase() })
+    }
+
+    /// Says whether a port, with `/tcp` or another protocol after it, is one of them.
+    fn holds(&self, number: &str, transport: &str) -> bool {
+        transport == self.transport
+            && number.parse::<u16>().is_ok_and(|port| (self.first..=self.last).contains(&port))
+    }
 }
 
 struct Filters {
@@ -198,15 +274,16 @@ struct Filters {
 }
 
 impl Filters {
-    fn parse(texts: &[String], containers: &Containers) -> Result<Self, CliError> {
+    fn parse(texts: &[String], containers: &Containers, ctx: &Ctx) -> Result<Self, CliError> {
         let mut out = Self { all: Vec::new(), about_state: false };
         for text in texts {
             let bad = |why: String| CliError::new(format!("--filter {text:?}: {why}"));
-            let (key, value) = text.split_once('=').ok_or_else(|| bad("expected KEY=VALUE".into()))?;
+            let (key, value) = split_filter(text)?;
+            let invalid = || CliError::new(format!("invalid filter '{key}={value}'"));
             let created = || containers.find(value).map(|c| c.record.created).map_err(failure);
-            out.all.push(match key {
+            out.all.push(match key.as_str() {
                 "id" => Filter::Id(value.to_owned()),
-                "name" => Filter::Name(regex::Regex::new(value).map_err(|e| bad(e.to_string()))?),
+                "name" => Filter::Name(regex::Regex::new(value).ok()),
                 "label" => match value.split_once('=') {
                     Some((name, value)) => Filter::Label(name.into(), Some(value.into())),
                     None => Filter::Label(value.into(), None),
@@ -214,14 +291,15 @@ impl Filters {
                 "status" => {
                     out.about_state = true;
                     Filter::Status(Status::parse(value).ok_or_else(|| {
-                        bad("expected created, running, paused, restarting, removing, exited or dead".into())
+                        invalid().hint("a status is created, running, paused, restarting, removing, exited or dead")
                     })?)
                 }
-                "exited" => {
-                    out.about_state = true;
-                    Filter::Exited(value.parse().map_err(|_| bad("expected an exit code".into()))?)
+                "exited" => Filter::Exited(value.parse().map_err(|_| bad("expected an exit code".into()))?),
+                "ancestor" => {
+                    let image = open_images(ctx)?.resolve(value).ok();
+                    let ids = image.map_or_else(Vec::new, |i| i.ids().iter().map(ToString::to_string).collect());
+                    Filter::Ancestor(value.to_owned(), ids)
                 }
-                "ancestor" => Filter::Ancestor(value.to_owned()),
                 "before" => Filter::Before(created()?),
                 "since" => Filter::Since(created()?),
                 "volume" => Filter::Volume(value.to_owned()),
@@ -229,10 +307,25 @@ impl Filters {
                 "health" if matches!(value, "starting" | "healthy" | "unhealthy" | "none") => {
                     Filter::Health(value.to_owned())
                 }
-                "publish" => Filter::Publish(value.to_owned()),
-                "expose" => Filter::Expose(value.to_owned()),
-                "is-task" if value == "false" => continue,
-                _ => return Err(bad("there is no such filter".into())),
+                "health" => {
+                    return Err(CliError::new(format!("unrecognized filter value for health: {value}"))
+                        .hint("it is starting, healthy, unhealthy or none"));
+                }
+                "publish" => Filter::Publish(PortRange::parse(value).map_err(bad)?),
+                "expose" => Filter::Expose(PortRange::parse(value).map_err(bad)?),
+                "is-task" => match value {
+                    "false" | "0" => continue,
+                    "true" | "1" => Filter::Nothing,
+                    _ => return Err(invalid()),
+                },
+                // Windows has kinds of isolation
+                "isolation" => continue,
+                _ => {
+                    return Err(unknown_filter(
+                        &key,
+                        "id, name, label, status, exited, ancestor, before, since, volume, network, health, publish and expose",
+                    ));
+                }
             });
         }
         Ok(out)
@@ -257,9 +350,9 @@ impl Filter {
         let (record, state) = (&container.record, &container.state);
         match self {
             Self::Id(id) => record.id.as_str().starts_with(id.as_str()),
-            Self::Name(name) => {
+            Self::Name(name) => name.as_ref().is_some_and(|name| {
                 name.is_match(record.name.as_str()) || name.is_match(&format!("/{}", record.name))
-            }
+            }),
             Self::Label(name, value) => record
                 .config
                 .labels
@@ -267,7 +360,8 @@ impl Filter {
                 .is_some_and(|v| value.as_ref().is_none_or(|wanted| wanted == v)),
             Self::Status(status) => state.status == *status,
             Self::Exited(code) => state.status == Status::Exited && state.exit_code == *code,
-            Self::Ancestor(image) => {
+            Self::Ancestor(_, ids) if ids.contains(&record.image_id) => true,
+            Self::Ancestor(image, _) => {
                 let id = record.image_id.trim_start_matches("sha256:");
                 let name = record.image.as_str();
                 name == image
@@ -281,24 +375,29 @@ impl Filter {
             Self::Volume(volume) => record.mounts.iter().any(|mount| {
                 mount.target == volume.as_bytes() || mount_name(&mount.source, true).as_ref() == Some(volume)
             }),
-            Self::Network(network) => networks(container).contains(network),
+            Self::Network(network) => {
+                let settings = container.state.network.settings(record);
+                let all = settings["Networks"].as_object();
+                let id_fits =
+                    |one: &Value| one["NetworkID"].as_str().is_some_and(|id| id.starts_with(network));
+                all.is_some_and(|all| all.contains_key(network) || all.values().any(id_fits))
+            }
             Self::Health(wanted) => {
                 let health = state.health.as_ref().filter(|_| state.status.has_process());
                 health.map_or("none", |health| health.status.word()) == wanted
             }
-            Self::Publish(port) => state.network.published().iter().any(|(inside, host)| {
-                let (number, transport) = port.split_once('/').unwrap_or((port, "tcp"));
-                host.rsplit_once(':').is_some_and(|(_, host)| host == number) && inside.ends_with(transport)
+            Self::Publish(wanted) => state.network.published().iter().any(|(inside, host)| {
+                let transport = inside.rsplit_once('/').map_or("tcp", |(_, transport)| transport);
+                host.rsplit_once(':').is_some_and(|(_, port)| wanted.holds(port, transport))
             }),
-            Self::Expose(port) => {
-                let full = if port.contains('/') { port.clone() } else { format!("{port}/tcp") };
-                record
-                    .config
-                    .exposed
-                    .iter()
-                    .chain(&record.network.expose)
-                    .any(|port| port.to_string() == full)
+            Self::Expose(wanted) => {
+                let mut exposed = record.config.exposed.iter().chain(&record.network.expose);
+                exposed.any(|port| {
+                    let port = port.to_string();
+                    port.split_once('/').is_some_and(|(number, transport)| wanted.holds(number, transport))
+                })
             }
+            Self::Nothing => false,
         }
     }
 }

@@ -51,8 +51,7 @@ struct Use {
     pids: u64,
 }
 
-const COLUMNS: [&str; 8] =
-    ["Container", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
+const COLUMNS: [&str; 8] = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
 
 /// Shows what is used, again and again unless it should not.
 pub(in crate::cli) fn run(args: &StatsArgs, ctx: &Ctx) -> CommandResult {
@@ -76,7 +75,7 @@ pub(in crate::cli) fn run(args: &StatsArgs, ctx: &Ctx) -> CommandResult {
             shown.iter().zip(before).map(|(c, before)| row(c, before, measure(c), time, args.no_trunc));
         let rows: Vec<Value> = rows.collect();
         let text = match &template {
-            Some(template) => list_with(template, &rows, &title)?,
+            Some(template) => list_with(template, &rows, &title, "*container.statsContext")?,
             None => {
                 let head = COLUMNS.iter().map(|c| title(c)).collect();
                 let cells = |row: &Value| {
@@ -95,7 +94,7 @@ pub(in crate::cli) fn run(args: &StatsArgs, ctx: &Ctx) -> CommandResult {
 
 fn title(field: &str) -> String {
     match field {
-        "Container" => "CONTAINER ID",
+        "ID" => "CONTAINER ID",
         "CPUPerc" => "CPU %",
         "MemUsage" => "MEM USAGE / LIMIT",
         "MemPerc" => "MEM %",
@@ -156,7 +155,9 @@ fn measure(container: &Container) -> Use {
     for dir in &container.state.cgroups {
         counted |= of_cgroup(dir, &mut out);
     }
-    out.limit = container.record.confinement.limits.memory.unwrap_or_else(all_memory);
+    if !pids.is_empty() {
+        out.limit = container.record.confinement.limits.memory.unwrap_or_else(all_memory);
+    }
     if !counted {
         out.memory = pids.iter().map(|pid| private_memory(*pid)).sum();
     }
@@ -211,7 +212,8 @@ fn kilobytes(text: &str) -> Option<u64> {
     text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb * 1024)
 }
 
-fn all_memory() -> u64 {
+/// Gives the bytes of memory of the machine.
+pub(in crate::cli) fn all_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     text.lines().find_map(|line| line.strip_prefix("MemTotal:")).and_then(kilobytes).unwrap_or(0)
 }

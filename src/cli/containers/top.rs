@@ -1,7 +1,7 @@
 //! `top`: the processes of a container, as the host's `ps` shows them.
 
 use super::{failure, open};
-use crate::cli::table::table;
+use crate::cli::table::table_of;
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::runtime::Client;
 use clap::Args;
@@ -33,7 +33,7 @@ pub(in crate::cli) fn run(args: &TopArgs, ctx: &Ctx) -> CommandResult {
     let rows = select(&String::from_utf8_lossy(&out.stdout), &pids).ok_or_else(|| {
         CliError::new("couldn't find PID field in ps output").hint("the options must show it")
     })?;
-    ctx.out.text(&table(&rows))?;
+    ctx.out.text(&table_of(&rows, 20))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,10 +4,11 @@
 //! at once, and only when that worked is the record written.
 
 use super::super::listing::pairs;
-use super::super::{CliError, CommandResult, Ctx};
+use super::super::{CliError, CommandResult, Ctx, happened};
 use super::refused;
 use crate::network::{
     Attachment, ContainerNetwork, DEFAULT_NETWORK, Definitions, Link, Mac, NetworkChange, NetworkError,
+    predefined_id,
 };
 use crate::runtime::network::networks;
 use crate::runtime::{Client, Container, Containers, RunError};
@@ -109,14 +110,25 @@ impl Case {
         }
     }
 
+    fn network_id(&self) -> Option<String> {
+        let dir = networks(self.containers.store());
+        match predefined_id(&self.network) {
+            Some(id) => Some(id),
+            None => Definitions::new(&dir).find(&self.network).ok().map(|network| network.id),
+        }
+    }
+
     /// Has the monitor make the change, if there is one, and keeps it.
-    fn make(&self, change: &NetworkChange, after: Vec<Attachment>) -> CommandResult {
+    fn make(&self, ctx: &Ctx, change: &NetworkChange, after: Vec<Attachment>) -> CommandResult {
         let mut request = self.container.record.network.clone();
         request.choice = ContainerNetwork::Networks(after);
         request.check().map_err(refused)?;
         if self.container.state.status.is_live() {
             let client = Client::connect(&self.container).map_err(failed)?;
             client.network(serde_json::to_vec(change)?).map_err(failed)?;
+            let action = if matches!(change, NetworkChange::Connect(_)) { "connect" } else { "disconnect" };
+            let id = self.network_id().unwrap_or_default();
+            happened::to_network(ctx, action, &id, &self.network, Some(self.container.record.id.as_str()));
         }
         self.containers.set_network(&self.container, request).map_err(failed)?;
         if self.container.state.status.is_live()
@@ -152,7 +164,7 @@ pub(super) fn connect(args: &ConnectArgs, ctx: &Ctx) -> CommandResult {
         )));
     }
     all.push(attachment.clone());
-    case.make(&NetworkChange::Connect(attachment), all)
+    case.make(ctx, &NetworkChange::Connect(attachment), all)
 }
 
 /// Runs `network disconnect`.
@@ -167,5 +179,5 @@ pub(super) fn disconnect(args: &DisconnectArgs, ctx: &Ctx) -> CommandResult {
             case.container.record.id, case.network
         )));
     }
-    case.make(&NetworkChange::Disconnect(case.network.clone()), all)
+    case.make(ctx, &NetworkChange::Disconnect(case.network.clone()), all)
 }

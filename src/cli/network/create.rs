@@ -1,7 +1,7 @@
 //! `rbuild network create`.
 
 use super::super::listing::pairs;
-use super::super::{CliError, CommandResult, Ctx};
+use super::super::{CliError, CommandResult, Ctx, happened};
 use super::{place, refused};
 use crate::image::format_time;
 use crate::network::{Cidr, NetworkWish, create_network};
@@ -87,6 +87,7 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let (dir, env) = place(ctx)?;
     let created = format_time(super::super::image_commands::now());
     let made = create_network(&dir, &env, wish, created).map_err(refused)?;
+    happened::to_network(ctx, "create", &made.id, &made.name, None);
     ctx.out.line(&made.id)?;
     Ok(ExitCode::SUCCESS)
 }

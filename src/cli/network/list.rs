@@ -1,6 +1,7 @@
 //! `rbuild network ls` and `network inspect`.
 
-use super::super::listing::{Look, Wanted, labels_text, pass, print_found};
+use super::super::inspect::{Described, finish};
+use super::super::listing::{Look, Wanted, labels_text, pass};
 use super::super::{CliError, CommandResult, Ctx};
 use super::{place, refused};
 use crate::network::{
@@ -117,20 +118,21 @@ impl Network {
     fn row(&self, whole_id: bool) -> Value {
         let id = self.id();
         let (created, internal, ipv6) = match self {
-            Self::Predefined(_) => (String::new(), false, false),
+            Self::Predefined(_) => ("0001-01-01T00:00:00Z".to_owned(), false, false),
             Self::User(d) => (d.created.clone(), d.internal, d.ipv6),
         };
         json!({
             "ID": if whole_id { id.as_str() } else { &id[..12] },
-            "Name": self.name(), "Driver": self.driver(), "Scope": "local", "CreatedAt": created,
+            "Name": self.name(), "Driver": self.driver(), "Scope": "local", "CreatedAt": time_column(&created),
             "IPv4": "true", "IPv6": ipv6.to_string(), "Internal": internal.to_string(),
-            "Labels": labels_text(&self.labels()),
+            "Labels": labels_text(&self.labels()), "LabelMap": self.labels(),
         })
     }
 
     fn inspect(&self, lives: &[LiveNetwork]) -> Value {
         let mut config: Vec<Value> = Vec::new();
-        let (mut created, mut flags) = (String::new(), (false, false, false));
+        // those that are always there were never made
+        let (mut created, mut flags) = ("0001-01-01T00:00:00Z".to_owned(), (false, false, false));
         let mut options = BTreeMap::new();
         match self {
             Self::Predefined(name) => {
@@ -157,10 +159,12 @@ impl Network {
             }
         }
         let (internal, ipv6, attachable) = flags;
+        let no_options =
+            if matches!(self, Self::Predefined("host" | "none")) { Value::Null } else { json!({}) };
         json!([{
             "Name": self.name(), "Id": self.id(), "Created": created, "Scope": "local", "Driver": self.driver(),
             "EnableIPv4": true, "EnableIPv6": ipv6,
-            "IPAM": {"Driver": "default", "Options": {}, "Config": config},
+            "IPAM": {"Driver": "default", "Options": no_options, "Config": config},
             "Internal": internal, "Attachable": attachable, "Ingress": false,
             "ConfigFrom": {"Network": ""}, "ConfigOnly": false,
             "Containers": self.containers(lives), "Options": options, "Labels": self.labels(),
@@ -186,6 +190,12 @@ impl Network {
     }
 }
 
+/// Writes a time as lists show it.
+fn time_column(time: &str) -> String {
+    let seconds = crate::image::parse_time(time);
+    seconds.map_or_else(|| time.to_owned(), |s| crate::runtime::time::column(i128::from(s) * 1_000_000_000))
+}
+
 /// Gives the head of a column.
 fn title(field: &str) -> String {
     match field {
@@ -207,20 +217,21 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
             rows.push(network.row(args.no_trunc));
         }
     }
-    args.look.print(ctx, &rows, &["ID", "Name", "Driver", "Scope"], &title)?;
+    args.look.print(ctx, &rows, &["ID", "Name", "Driver", "Scope"], &title, "*network.networkContext")?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `network inspect`.
 pub(super) fn inspect(args: &InspectArgs, ctx: &Ctx) -> CommandResult {
+    let described = args.names.iter().map(|name| describe(name, ctx)).collect::<Result<_, _>>()?;
+    finish(described, args.format.as_deref(), ctx)
+}
+
+/// Describes a network in the terms of `docker network inspect`.
+pub(in crate::cli) fn describe(name: &str, ctx: &Ctx) -> Result<Described, CliError> {
     let (dir, _) = place(ctx)?;
-    let (definitions, lives) = (Definitions::new(&dir), Lives::new(&dir).all());
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for name in &args.names {
-        match Network::find(&definitions, name) {
-            Ok(network) => found.push(network.inspect(&lives)),
-            Err(error) => missing.push(CliError::from_error(&error)),
-        }
-    }
-    print_found(ctx, found, missing, args.format.as_deref())
+    Ok(match Network::find(&Definitions::new(&dir), name) {
+        Ok(network) => Described::Found(network.inspect(&Lives::new(&dir).all())),
+        Err(error) => Described::Missing(CliError::from_error(&error).message),
+    })
 }

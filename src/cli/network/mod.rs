@@ -5,6 +5,7 @@ mod create;
 mod list;
 mod remove;
 
+pub(super) use list::describe;
 pub(super) use remove::prune_networks;
 
 use super::{CliError, CommandResult, Ctx};

@@ -2,7 +2,7 @@
 
 use super::super::listing::{Wanted, finish};
 use super::super::prune::{confirm, until};
-use super::super::{CliError, CommandResult, Ctx};
+use super::super::{CliError, CommandResult, Ctx, happened};
 use super::{place, refused};
 use crate::image::parse_time;
 use crate::network::{Definitions, Lives, NetworkError, remove_network, sweep_networks};
@@ -35,8 +35,14 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let (dir, env) = place(ctx)?;
     let mut failed = Vec::new();
     for name in &args.names {
+        let found = Definitions::new(&dir).find(name).ok();
         match remove_network(&dir, &env, name) {
-            Ok(()) => ctx.out.line(name)?,
+            Ok(()) => {
+                if let Some(found) = &found {
+                    happened::to_network(ctx, "destroy", &found.id, &found.name, None);
+                }
+                ctx.out.line(name)?;
+            }
             Err(NetworkError::NotFound { .. }) if args.force => {}
             Err(error) => failed.push(refused(error)),
         }
@@ -50,6 +56,7 @@ pub(super) fn prune(args: &PruneArgs, ctx: &Ctx) -> CommandResult {
     let warning = "This will remove all custom networks not used by at least one container.";
     confirm("network prune", warning, args.force)?;
     let gone = prune_networks(ctx, &wanted)?;
+    happened::pruned(ctx, "network", 0);
     if !gone.is_empty() {
         ctx.out.text(&format!(
             "Deleted Networks:\n{}\n",
@@ -82,7 +89,10 @@ pub(in crate::cli) fn prune_networks(ctx: &Ctx, wanted: &[Wanted]) -> Result<Vec
             continue;
         }
         match remove_network(&dir, &env, &network.id) {
-            Ok(()) => gone.push(network.name),
+            Ok(()) => {
+                happened::to_network(ctx, "destroy", &network.id, &network.name, None);
+                gone.push(network.name);
+            }
             // a container came meanwhile, or another command was faster
             Err(NetworkError::InUse { .. } | NetworkError::NotFound { .. }) => {}
             Err(error) => return Err(refused(error)),

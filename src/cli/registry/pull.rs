@@ -1,7 +1,7 @@
 //! `rbuild pull`: images from registries.
 
 use super::{client, interrupted, progress, registry_error, stopping, transfer_error};
-use crate::cli::{CliError, CommandResult, Ctx};
+use crate::cli::{CliError, CommandResult, Ctx, happened};
 use crate::image::Images;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -62,6 +62,7 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         let pulled = pull.image(name);
         let pulled =
             pulled.map_err(|e| interrupted(&interrupt, KEPT).unwrap_or_else(|| transfer_error(&e)))?;
+        happened::to_image(ctx, "pull", &name.familiar(), &name.familiar_name(), None);
         tell(name, &pulled, args.quiet, ctx)?;
     }
     drop(live);
@@ -95,5 +96,8 @@ pub(in crate::cli) fn bring(
     let pull = Pull { client: &client, store, images, platform, sink, stop: images.stop() };
     let pulled = pull.image(name).map_err(|e| transfer_error(&e));
     drop(live);
+    if pulled.is_ok() {
+        happened::to_image(ctx, "pull", &name.familiar(), &name.familiar_name(), None);
+    }
     pulled
 }

@@ -2,7 +2,7 @@
 
 use super::pull::has_suffix;
 use super::{client, interrupted, progress, stopping, transfer_error};
-use crate::cli::{CliError, CommandResult, Ctx};
+use crate::cli::{CliError, CommandResult, Ctx, happened};
 use crate::image::{ExportOptions, Image, Images};
 use crate::interrupt::Stop;
 use crate::layer::Compression;
@@ -73,6 +73,7 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         let image = images.resolve_for(&name.to_string(), args.platform.as_ref())?;
         let pushed = push(&image, name, &client, &options, args.quiet, &images, &stop, ctx);
         pushed.map_err(|error| interrupted(&interrupt, KEPT).unwrap_or(error))?;
+        happened::to_image(ctx, "push", &name.familiar(), &name.familiar_name(), Some(&image));
     }
     Ok(ExitCode::SUCCESS)
 }

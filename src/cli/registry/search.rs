@@ -51,7 +51,12 @@ pub(in crate::cli) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     if let Some(template) = template {
         let row = |r: &&Repository| json!({ "Name": r.name, "Description": short(&r.description), "StarCount": r.stars, "IsOfficial": r.official });
         let rows: Vec<_> = found.iter().map(row).collect();
-        ctx.out.text(&list_with(&template, &rows, &|key| key.to_ascii_uppercase())?)?;
+        ctx.out.text(&list_with(
+            &template,
+            &rows,
+            &|key| key.to_ascii_uppercase(),
+            "*registry.searchContext",
+        )?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = vec![["NAME", "DESCRIPTION", "STARS", "OFFICIAL"].map(str::to_owned).to_vec()];

@@ -1,283 +1,337 @@
 //! Fills a template's tree in with a value. Pure.
 
-use super::parse::{Command, Node, Pipe, Word};
-use super::{CliError, bad};
-use serde_json::Value;
-use std::cmp::Ordering;
+use super::functions::{self, Fault};
+use super::parse::{Command, Node, Pipe, Tree, What, Word};
+use super::value::{OMITTED, Val, left_out};
+use std::ops::ControlFlow;
+
+/// Templates may call each other, but not for ever.
+const DEEPEST: usize = 200;
+
+/// What an error says about a field that is not there.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Missing<'a> {
+    /// That the map has no such key, as `inspect` does.
+    Key,
+    /// That the type of this name has no such field, as lists do.
+    Field(&'a str),
+}
 
 struct Scope<'a> {
-    root: &'a Value,
-    variables: Vec<(String, Value)>,
+    tree: &'a Tree,
+    missing: Missing<'a>,
+    /// Gives the titles while the head of a table is made.
+    title: Option<&'a dyn Fn(&str) -> String>,
+    variables: Vec<(String, Val)>,
+    out: String,
+    depth: usize,
 }
 
 /// Gives the text.
-pub(super) fn render(nodes: &[Node], value: &Value) -> Result<String, CliError> {
-    let mut out = String::new();
-    Scope { root: value, variables: Vec::new() }.nodes(nodes, value, &mut out)?;
-    Ok(out)
+pub(super) fn render(tree: &Tree, value: &Val, missing: Missing) -> Result<String, String> {
+    let variables = vec![(String::new(), value.clone())];
+    let mut scope = Scope { tree, missing, title: None, variables, out: String::new(), depth: 0 };
+    let _ = scope.nodes(&tree.nodes, value)?;
+    Ok(scope.out)
 }
+
+/// Gives the head of a table; where the template cannot work on titles it ends.
+pub(super) fn head(tree: &Tree, title: &dyn Fn(&str) -> String) -> String {
+    let variables = vec![(String::new(), Val::Head)];
+    let missing = Missing::Key;
+    let mut scope = Scope { tree, missing, title: Some(title), variables, out: String::new(), depth: 0 };
+    let _ = scope.nodes(&tree.nodes, &Val::Head);
+    scope.out
+}
+
+/// `break` leaves the innermost `range`, `continue` its round.
+enum Jump {
+    Break,
+    Continue,
+}
+
+type Flow = Result<ControlFlow<Jump>, String>;
 
 impl Scope<'_> {
-    fn nodes(&mut self, nodes: &[Node], dot: &Value, out: &mut String) -> Result<(), CliError> {
+    /// Makes an error with its place and the text that is there.
+    fn fail<T>(&self, pos: usize, text: &str, what: impl std::fmt::Display) -> Result<T, String> {
+        let before = self.tree.text.get(..pos).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        let column = before.rfind('\n').map_or(pos, |end| pos - end - 1);
+        Err(format!(":{line}:{column}: executing \"\" at <{text}>: {what}"))
+    }
+
+    fn nodes(&mut self, nodes: &[Node], dot: &Val) -> Flow {
         let known = self.variables.len();
         for node in nodes {
-            self.node(node, dot, out)?;
+            if let ControlFlow::Break(jump) = self.node(node, dot)? {
+                self.variables.truncate(known);
+                return Ok(ControlFlow::Break(jump));
+            }
         }
         self.variables.truncate(known);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn node(&mut self, node: &Node, dot: &Value, out: &mut String) -> Result<(), CliError> {
+    fn node(&mut self, node: &Node, dot: &Val) -> Flow {
         match node {
-            Node::Text(text) => out.push_str(text),
-            Node::Print(pipe) => out.push_str(&show(&self.pipe(pipe, dot)?)),
-            Node::Set(name, pipe) => {
+            Node::Text(text) => self.out.push_str(text),
+            Node::Print(pipe) => {
                 let value = self.pipe(pipe, dot)?;
-                self.variables.push((name.clone(), value));
+                if pipe.names.is_empty() {
+                    self.out.push_str(&value.show());
+                }
             }
             Node::If(pipe, yes, no) => {
-                let branch = if truth(&self.pipe(pipe, dot)?) { yes } else { no };
-                self.nodes(branch, dot, out)?;
+                let known = self.variables.len();
+                let truth = self.pipe(pipe, dot)?.truth();
+                let flow = self.nodes(if truth { yes } else { no }, dot);
+                self.variables.truncate(known);
+                return flow;
             }
             Node::With(pipe, yes, no) => {
+                let known = self.variables.len();
                 let value = self.pipe(pipe, dot)?;
-                if truth(&value) { self.nodes(yes, &value, out)? } else { self.nodes(no, dot, out)? }
+                let flow = if value.truth() { self.nodes(yes, &value) } else { self.nodes(no, dot) };
+                self.variables.truncate(known);
+                return flow;
             }
-            Node::Range(key, name, pipe, each, none) => {
-                let items: Vec<(Value, Value)> = match self.pipe(pipe, dot)? {
-                    Value::Array(items) => {
-                        items.into_iter().enumerate().map(|(n, v)| (n.into(), v)).collect()
-                    }
-                    Value::Object(fields) => {
-                        let mut fields: Vec<_> = fields.into_iter().collect();
-                        fields.sort_by(|a, b| a.0.cmp(&b.0));
-                        fields.into_iter().map(|(k, v)| (k.into(), v)).collect()
-                    }
-                    Value::Null => Vec::new(),
-                    other => return Err(bad(&format!("range over {}", show(&other)))),
-                };
-                if items.is_empty() {
-                    return self.nodes(none, dot, out);
-                }
-                for (at, item) in items {
-                    let known = self.variables.len();
-                    self.variables.extend(key.clone().map(|key| (key, at)));
-                    self.variables.extend(name.clone().map(|name| (name, item.clone())));
-                    self.nodes(each, &item, out)?;
-                    self.variables.truncate(known);
-                }
-            }
+            Node::Range(pipe, each, none) => return self.range(pipe, each, none, dot),
+            Node::Break => return Ok(ControlFlow::Break(Jump::Break)),
+            Node::Continue => return Ok(ControlFlow::Break(Jump::Continue)),
+            Node::Call(name, pos, pipe) => self.template(name, *pos, pipe.as_ref(), dot)?,
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn pipe(&self, pipe: &Pipe, dot: &Value) -> Result<Value, CliError> {
+    fn template(&mut self, name: &str, pos: usize, pipe: Option<&Pipe>, dot: &Val) -> Result<(), String> {
+        let text = format!("{{{{template {name:?}}}}}");
+        let tree = self.tree;
+        let Some(nodes) = tree.named.get(name) else {
+            return self.fail(pos, &text, format!("template {name:?} not defined"));
+        };
+        if self.depth == DEEPEST {
+            return self.fail(pos, &text, format!("exceeded maximum template depth ({DEEPEST})"));
+        }
+        let value = pipe.map_or(Ok(Val::Nil), |pipe| self.pipe(pipe, dot))?;
+        let variables = std::mem::replace(&mut self.variables, vec![(String::new(), value.clone())]);
+        self.depth += 1;
+        let flow = self.nodes(nodes, &value);
+        self.depth -= 1;
+        self.variables = variables;
+        flow.map(|_| ())
+    }
+
+    fn range(&mut self, pipe: &Pipe, each: &[Node], none: &[Node], dot: &Val) -> Flow {
+        let known = self.variables.len();
+        let value = self.values(pipe, dot)?;
+        let items: Vec<(Val, Val)> = match value {
+            Val::List(items) => {
+                items.into_iter().enumerate().map(|(n, v)| (Val::Int(n as i128), v)).collect()
+            }
+            Val::Map(pairs, _) => pairs.into_iter().map(|(k, v)| (Val::Str(k), v)).collect(),
+            Val::Nil | Val::NoValue | Val::NilList | Val::NilMap(_) => Vec::new(),
+            Val::Int(n) => (0..n.clamp(0, 1 << 20)).map(|n| (Val::Int(n), Val::Int(n))).collect(),
+            other => {
+                let (pos, text) = pipe
+                    .commands
+                    .last()
+                    .map_or((0, String::new()), |command| (command.words[0].pos, command.text()));
+                return self.fail(pos, &text, format!("range can't iterate over {}", other.show()));
+            }
+        };
+        if items.is_empty() {
+            return self.nodes(none, dot);
+        }
+        for (key, item) in items {
+            match &pipe.names[..] {
+                [one] => self.set(one, item.clone(), pipe.assigns),
+                [first, second] => {
+                    self.set(first, key, pipe.assigns);
+                    self.set(second, item.clone(), pipe.assigns);
+                }
+                _ => {}
+            }
+            let flow = self.nodes(each, &item)?;
+            self.variables.truncate(known);
+            if matches!(flow, ControlFlow::Break(Jump::Break)) {
+                break;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn set(&mut self, name: &str, value: Val, assigns: bool) {
+        match self.variables.iter_mut().rev().find(|(known, _)| assigns && known == name) {
+            Some((_, old)) => *old = value,
+            None => self.variables.push((name.to_owned(), value)),
+        }
+    }
+
+    fn pipe(&mut self, pipe: &Pipe, dot: &Val) -> Result<Val, String> {
+        let value = self.values(pipe, dot)?;
+        for name in &pipe.names {
+            self.set(name, value.clone(), pipe.assigns);
+        }
+        Ok(value)
+    }
+
+    fn values(&mut self, pipe: &Pipe, dot: &Val) -> Result<Val, String> {
         let mut last = None;
-        for command in &pipe.0 {
+        for command in &pipe.commands {
             last = Some(self.command(command, dot, last)?);
         }
-        last.ok_or_else(|| bad("an action is empty"))
+        Ok(last.unwrap_or(Val::Nil))
     }
 
-    fn command(&self, command: &Command, dot: &Value, last: Option<Value>) -> Result<Value, CliError> {
-        if let (None, [Word::Field(path), rest @ ..]) = (&command.function, &command.words[..])
-            && path.len() == 1
-            && path[0] == "Label"
-            && rest.len() == 1
-        {
-            // a method of docker's rows
-            let name = show(&self.word(&rest[0], dot)?);
-            return Ok(dot["LabelMap"].get(&name).cloned().unwrap_or_else(|| "".into()));
+    fn command(&mut self, command: &Command, dot: &Val, last: Option<Val>) -> Result<Val, String> {
+        let first = &command.words[0];
+        let alone = command.words.len() == 1 && last.is_none();
+        match &first.what {
+            What::Function(name) => self.function(name, command, dot, last),
+            What::Nil => self.fail(first.pos, &first.text, "nil is not a command"),
+            What::Field(path) if path.len() == 1 && path[0] == "Label" && !alone => {
+                // a method of docker's lines
+                let mut args = command.words[1..]
+                    .iter()
+                    .map(|word| self.word(word, dot))
+                    .collect::<Result<Vec<_>, _>>()?;
+                args.extend(last);
+                let name = args.first().map(Val::show).unwrap_or_default();
+                Ok(Val::Str(self.label(dot, &name)))
+            }
+            What::Field(path) | What::Variable(_, path) if !alone && !path.is_empty() => {
+                let name = path.last().map(String::as_str).unwrap_or_default();
+                self.fail(first.pos, &first.text, format!("{name} is not a method but has arguments"))
+            }
+            _ if !alone => self.fail(
+                first.pos,
+                &first.text,
+                format!("can't give argument to non-function {}", first.text),
+            ),
+            _ => self.word(first, dot),
+        }
+    }
+
+    fn label(&self, dot: &Val, name: &str) -> String {
+        if self.title.is_some() {
+            // docker's head for a label: what is after its last dot
+            return name.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " ");
+        }
+        match find(dot, "LabelMap") {
+            Some(labels) => find(&labels, name).map(|value| value.show()).unwrap_or_default(),
+            None => String::new(),
+        }
+    }
+
+    fn function(
+        &mut self,
+        name: &str,
+        command: &Command,
+        dot: &Val,
+        last: Option<Val>,
+    ) -> Result<Val, String> {
+        let first = &command.words[0];
+        let given = command.words.len() - 1 + usize::from(last.is_some());
+        if let Some(wrong) = functions::wrong_number(name, given) {
+            return self.fail(first.pos, &first.text, format!("wrong number of args for {name}: {wrong}"));
+        }
+        if matches!(name, "and" | "or") {
+            // what comes later is not even looked at
+            let mut value = Val::Nil;
+            for word in &command.words[1..] {
+                value = self.word(word, dot)?;
+                if value.truth() == (name == "or") {
+                    return Ok(value);
+                }
+            }
+            return Ok(last.unwrap_or(value));
         }
         let mut args =
-            command.words.iter().map(|word| self.word(word, dot)).collect::<Result<Vec<_>, _>>()?;
+            command.words[1..].iter().map(|word| self.word(word, dot)).collect::<Result<Vec<_>, _>>()?;
         args.extend(last);
-        match &command.function {
-            Some(name) => call(name, &args),
-            None if args.len() == 1 => Ok(args.remove(0)),
-            None => Err(bad("a value takes no arguments")),
+        if self.title.is_some()
+            && matches!(name, "json" | "split" | "join" | "title" | "lower" | "upper" | "truncate")
+        {
+            return Ok(args.remove(0));
         }
-    }
-
-    fn word(&self, word: &Word, dot: &Value) -> Result<Value, CliError> {
-        match word {
-            Word::Literal(value) => Ok(value.clone()),
-            Word::Field(path) => field(dot, path).cloned(),
-            Word::Variable(name, path) if name.is_empty() => field(self.root, path).cloned(),
-            Word::Variable(name, path) => {
-                let found = self.variables.iter().rev().find(|(known, _)| known == name);
-                let (_, value) = found.ok_or_else(|| bad(&format!("there is no variable ${name}")))?;
-                field(value, path).cloned()
+        match functions::call(name, &args, matches!(self.missing, Missing::Key)) {
+            Ok(value) => Ok(value),
+            Err(Fault::Failed(what)) => {
+                self.fail(first.pos, &command.text(), format!("error calling {name}: {what}"))
             }
-            Word::Group(pipe, path) => field(&self.pipe(pipe, dot)?, path).cloned(),
+            Err(Fault::Argument(at, what)) => {
+                let word = command.words.get(at + 1).unwrap_or(first);
+                self.fail(word.pos, &word.text, what)
+            }
         }
     }
-}
 
-fn field<'v>(dot: &'v Value, path: &[String]) -> Result<&'v Value, CliError> {
-    let mut at = dot;
-    for key in path {
-        at = match at {
-            Value::Object(fields) => fields
-                .get(key)
-                .or_else(|| fields.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v))
-                .ok_or_else(|| {
-                    let known: Vec<&str> = fields.keys().map(String::as_str).take(30).collect();
-                    bad(&format!("there is no field {key:?} ({})", known.join(", ")))
-                })?,
-            Value::Null => return Ok(&Value::Null),
-            _ => return Err(bad(&format!("{key:?} is asked of what has no fields"))),
+    fn word(&mut self, word: &Word, dot: &Val) -> Result<Val, String> {
+        let (start, path) = match &word.what {
+            What::Literal(value) => return Ok(value.clone()),
+            What::Nil => return Ok(Val::Nil),
+            What::Dot => return Ok(dot.clone()),
+            What::Function(name) => {
+                let alone =
+                    Word { what: What::Function(name.clone()), pos: word.pos, text: word.text.clone() };
+                return self.function(name, &Command { words: vec![alone] }, dot, None);
+            }
+            What::Field(path) => (dot.clone(), path),
+            What::Variable(name, path) => {
+                let value = self.variables.iter().rev().find(|(known, _)| known == name);
+                (value.map_or(Val::Nil, |(_, value)| value.clone()), path)
+            }
+            What::Group(pipe, path) => (self.pipe(pipe, dot)?, path),
         };
+        let mut at = start;
+        for (depth, name) in path.iter().enumerate() {
+            at = match self.field(&at, name, depth.checked_sub(1).map_or("", |before| &path[before])) {
+                Ok(value) => value,
+                Err(what) => return self.fail(word.pos, &word.text, what),
+            };
+        }
+        Ok(at)
     }
-    Ok(at)
-}
 
-fn call(name: &str, args: &[Value]) -> Result<Value, CliError> {
-    let wrong = || bad(&format!("{name} does not take {} arguments like these", args.len()));
-    let text = |at: usize| args.get(at).map(show).ok_or_else(wrong);
-    let number = |at: usize| {
-        args.get(at).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).ok_or_else(wrong)
-    };
-    let first = args.first();
-    Ok(match name {
-        "and" => args.iter().find(|v| !truth(v)).or(args.last()).ok_or_else(wrong)?.clone(),
-        "or" => args.iter().find(|v| truth(v)).or(args.last()).ok_or_else(wrong)?.clone(),
-        "not" => (!truth(first.ok_or_else(wrong)?)).into(),
-        "eq" => {
-            let [one, others @ ..] = args else { return Err(wrong()) };
-            others.iter().any(|other| compare(one, other) == Some(Ordering::Equal)).into()
+    /// Gives a field; `of` is the name of the field that the value came from.
+    fn field(&self, value: &Val, name: &str, of: &str) -> Result<Val, String> {
+        if let (Val::Head, Some(title)) = (value, self.title) {
+            return Ok(Val::Str(title(name)));
         }
-        "ne" | "lt" | "le" | "gt" | "ge" => {
-            let [one, other] = args else { return Err(wrong()) };
-            let order = compare(one, other);
-            match name {
-                "ne" => order != Some(Ordering::Equal),
-                "lt" => order == Some(Ordering::Less),
-                "le" => matches!(order, Some(Ordering::Less | Ordering::Equal)),
-                "gt" => order == Some(Ordering::Greater),
-                _ => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
-            }
-            .into()
-        }
-        "len" => match first.ok_or_else(wrong)? {
-            Value::Array(items) => items.len(),
-            Value::Object(fields) => fields.len(),
-            Value::String(text) => text.len(),
-            Value::Null => 0,
-            _ => return Err(wrong()),
-        }
-        .into(),
-        "index" => index(args)?,
-        "slice" => {
-            let (from, text) = (if args.len() > 1 { number(1)? } else { 0 }, text(0)?);
-            let to = if args.len() > 2 { number(2)? } else { text.len() };
-            text.get(from..to).ok_or_else(wrong)?.into()
-        }
-        "truncate" => text(0)?.chars().take(number(1)?).collect::<String>().into(),
-        "pad" => {
-            let (before, after) = (number(1)?, number(2)?);
-            format!("{}{}{}", " ".repeat(before.min(1000)), text(0)?, " ".repeat(after.min(1000))).into()
-        }
-        "print" => args.iter().map(show).collect::<String>().into(),
-        "println" => format!("{}\n", args.iter().map(show).collect::<Vec<_>>().join(" ")).into(),
-        "printf" => printf(args)?.into(),
-        "html" => text(0)?.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").into(),
-        "json" => first.ok_or_else(wrong)?.to_string().into(),
-        "join" => match first.ok_or_else(wrong)? {
-            Value::Array(items) => items.iter().map(show).collect::<Vec<_>>().join(&text(1)?).into(),
-            Value::Null => "".into(),
-            _ => return Err(wrong()),
-        },
-        "split" => text(0)?.split(&text(1)?).map(Value::from).collect::<Vec<_>>().into(),
-        "upper" => text(0)?.to_uppercase().into(),
-        "lower" => text(0)?.to_lowercase().into(),
-        "title" => {
-            let text = text(0)?;
-            let mut chars = text.chars();
-            chars.next().map(|c| c.to_uppercase().chain(chars).collect::<String>()).unwrap_or_default().into()
-        }
-        _ => return Err(wrong()),
-    })
-}
-
-fn index(args: &[Value]) -> Result<Value, CliError> {
-    let [value, keys @ ..] = args else { return Err(bad("index of nothing")) };
-    let mut at = value;
-    for key in keys {
-        at = match (at, key) {
-            (Value::Array(items), key) => key
-                .as_u64()
-                .and_then(|n| items.get(usize::try_from(n).ok()?))
-                .ok_or_else(|| bad(&format!("there is no element {}", show(key))))?,
-            // a map gives an empty value for what it does not have
-            (Value::Object(fields), key) => match fields.get(&show(key)) {
-                Some(value) => value,
-                None => return Ok("".into()),
+        match value {
+            Val::Map(_, texts) | Val::NilMap(texts) => Ok(find(value, name).unwrap_or(match texts {
+                true => Val::NoValue,
+                false => Val::Nil,
+            })),
+            Val::Struct(_) => match (find(value, name).or_else(|| left_out(value, name)), self.missing) {
+                (Some(value), _) => Ok(value),
+                (None, Missing::Key) => Err(format!("map has no entry for key {name:?}")),
+                (None, Missing::Field(of)) => Err(format!("can't evaluate field {name} in type {of}")),
             },
-            (Value::Null, _) => return Err(bad("index of a nil value")),
-            _ => return Err(bad("index of what has no elements")),
-        };
-    }
-    Ok(at.clone())
-}
-
-fn printf(args: &[Value]) -> Result<String, CliError> {
-    let [format, rest @ ..] = args else { return Err(bad("printf of nothing")) };
-    let (format, mut rest, mut out) = (show(format), rest.iter(), String::new());
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('%') => out.push('%'),
-            Some(verb @ ('s' | 'd' | 'v' | 'q' | 't')) => {
-                let value = rest.next().ok_or_else(|| bad("printf has too few arguments"))?;
-                let text = show(value);
-                out.push_str(&if verb == 'q' { format!("{text:?}") } else { text });
+            Val::Nil | Val::NoValue if OMITTED.contains(&of) => {
+                Err(format!("map has no entry for key {of:?}"))
             }
+            Val::Nil | Val::NoValue => Err(format!("nil pointer evaluating interface {{}}.{name}")),
             other => {
-                return Err(bad(&format!(
-                    "printf does not know %{}",
-                    other.map(String::from).unwrap_or_default()
-                )));
+                let kind = if matches!(self.missing, Missing::Key) { "interface {}" } else { other.kind() };
+                Err(format!("can't evaluate field {name} in type {kind}"))
             }
         }
     }
-    Ok(out)
 }
 
-fn compare(one: &Value, other: &Value) -> Option<Ordering> {
-    match (one, other) {
-        (Value::Number(a), Value::Number(b)) => a.as_f64()?.partial_cmp(&b.as_f64()?),
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        (a, b) => (a == b).then_some(Ordering::Equal),
-    }
-}
-
-fn truth(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(b) => *b,
-        Value::Number(n) => n.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    }
-}
-
-/// Prints as Go does: `[a b]` for a list, `map[a:1]` for a map.
-fn show(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(" ")),
-        Value::Object(fields) => {
-            let mut pairs: Vec<String> = fields.iter().map(|(k, v)| format!("{k}:{}", show(v))).collect();
-            pairs.sort();
-            format!("map[{}]", pairs.join(" "))
-        }
-        other => other.to_string(),
-    }
+/// Looks a name up. Go's names for a few fields differ in case from those in JSON (`ID` and `Id`), so case counts for the
+/// first letter alone.
+pub(super) fn find(value: &Val, name: &str) -> Option<Val> {
+    let (fields, exact) = match value {
+        Val::Struct(fields) => (fields, false),
+        Val::Map(pairs, _) => (pairs, true),
+        _ => return None,
+    };
+    let found = fields.iter().find(|(known, _)| known == name).or_else(|| {
+        let near = !exact && name.starts_with(|c: char| c.is_ascii_uppercase());
+        fields.iter().find(|(known, _)| near && known.eq_ignore_ascii_case(name))
+    });
+    found.map(|(_, value)| value.clone())
 }

@@ -1,311 +1,590 @@
-//! Text of a template to its tree. Pure.
+//! Tokens of a template to its tree, with Go's rules and words. Pure.
 
-use super::{CliError, FUNCTIONS, bad};
-use serde_json::Value;
+use super::lex::{At, Token, tokens};
+use super::value::Val;
+use std::collections::{BTreeSet, HashMap};
+
+/// A template.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub(super) nodes: Vec<Node>,
+    /// What `define` and `block` made.
+    pub(super) named: HashMap<String, Vec<Node>>,
+    /// The fields that are asked for; an empty one when the whole is.
+    pub(super) fields: BTreeSet<String>,
+    /// For the places in errors.
+    pub(super) text: String,
+}
 
 /// A piece of a template.
 #[derive(Debug)]
 pub(super) enum Node {
     Text(String),
     Print(Pipe),
-    Set(String, Pipe),
     If(Pipe, Vec<Node>, Vec<Node>),
     With(Pipe, Vec<Node>, Vec<Node>),
-    /// Names for key and value.
-    Range(Option<String>, Option<String>, Pipe, Vec<Node>, Vec<Node>),
+    Range(Pipe, Vec<Node>, Vec<Node>),
+    Break,
+    Continue,
+    /// Name, place, argument.
+    Call(String, usize, Option<Pipe>),
 }
 
 /// Commands, each of which gets the value of the one before as its last argument.
 #[derive(Debug)]
-pub(super) struct Pipe(pub(super) Vec<Command>);
+pub(super) struct Pipe {
+    /// The variables that get the value.
+    pub(super) names: Vec<String>,
+    /// They are there already.
+    pub(super) assigns: bool,
+    pub(super) commands: Vec<Command>,
+}
 
 /// A function or a value, and arguments.
 #[derive(Debug)]
 pub(super) struct Command {
-    pub(super) function: Option<String>,
     pub(super) words: Vec<Word>,
 }
 
-/// A value.
+/// A value, its place and its text, for errors.
 #[derive(Debug)]
-pub(super) enum Word {
-    Literal(Value),
+pub(super) struct Word {
+    pub(super) what: What,
+    pub(super) pos: usize,
+    pub(super) text: String,
+}
+
+/// What a word says.
+#[derive(Debug)]
+pub(super) enum What {
+    Literal(Val),
+    Nil,
+    Dot,
+    Function(String),
     /// Fields from the dot down.
     Field(Vec<String>),
-    /// A variable, `$` alone has no name, and fields from there.
+    /// A variable, and fields from there.
     Variable(String, Vec<String>),
-    Group(Pipe, Vec<String>),
+    /// Parentheses, and fields of what is in them.
+    Group(Box<Pipe>, Vec<String>),
+}
+
+impl Command {
+    pub(super) fn text(&self) -> String {
+        self.words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl Pipe {
-    /// Names the field that is printed, for the head of a table.
-    pub(super) fn last_field(&self) -> Option<String> {
-        let field = |word: &Word| match word {
-            Word::Field(path) | Word::Variable(_, path) | Word::Group(_, path) => path.last().cloned(),
-            Word::Literal(_) => None,
-        };
-        let words = &self.0.first()?.words;
-        // `.Label "x"` is headed by x
-        match &words[..] {
-            [Word::Field(path), Word::Literal(Value::String(name))]
-                if path.len() == 1 && path[0] == "Label" =>
-            {
-                Some(name.clone())
-            }
-            words => words.iter().find_map(field),
-        }
+    fn text(&self) -> String {
+        let sign = if self.assigns { "=" } else { ":=" };
+        let names: Vec<String> = self.names.iter().map(|name| format!("${name}")).collect();
+        let commands: Vec<String> = self.commands.iter().map(Command::text).collect();
+        let before = if names.is_empty() { String::new() } else { format!("{} {sign} ", names.join(", ")) };
+        before + &commands.join(" | ")
     }
 }
 
 /// Reads a template.
-pub(super) fn template(text: &str) -> Result<Vec<Node>, CliError> {
-    let mut reader = Reader { rest: text };
-    let (nodes, end) = reader.nodes()?;
-    match end {
-        None => Ok(nodes),
-        Some(word) => Err(bad(&format!("{{{{{word}}}}} without {{{{if}}}}, {{{{with}}}} or {{{{range}}}}"))),
-    }
+pub(super) fn tree(text: &str) -> Result<Tree, String> {
+    let tree = Tree { text: text.to_owned(), ..Tree::default() };
+    let mut parser = Parser { tokens: tokens(text), at: 0, variables: vec![String::new()], ranges: 0, tree };
+    let nodes = parser.top()?;
+    parser.tree.nodes = nodes;
+    Ok(parser.tree)
 }
 
-struct Reader<'a> {
-    rest: &'a str,
-}
-
-impl Reader<'_> {
-    /// Reads to the end of the text or to an `end` or `else ...`, which is given.
-    fn nodes(&mut self) -> Result<(Vec<Node>, Option<String>), CliError> {
-        let mut nodes = Vec::new();
-        while let Some((before, after)) = self.rest.split_once("{{") {
-            let close = end_of_action(after).ok_or_else(|| bad("}} is missing"))?;
-            let (inside, after) = (&after[..close], &after[close + 2..]);
-            let before = if inside.starts_with("- ") { before.trim_end() } else { before };
-            self.rest = if inside.ends_with(" -") { after.trim_start() } else { after };
-            if !before.is_empty() {
-                nodes.push(Node::Text(before.to_owned()));
-            }
-            let inside = inside.strip_prefix("- ").unwrap_or(inside);
-            let inside = inside.strip_suffix(" -").unwrap_or(inside).trim().to_owned();
-            if inside.starts_with("/*") && inside.ends_with("*/") {
-                continue;
-            }
-            if inside == "end" || inside == "else" || inside.starts_with("else ") {
-                return Ok((nodes, Some(inside)));
-            }
-            nodes.push(self.action(&inside)?);
-        }
-        if !self.rest.is_empty() {
-            nodes.push(Node::Text(std::mem::take(&mut self.rest).to_owned()));
-        }
-        Ok((nodes, None))
-    }
-
-    fn action(&mut self, inside: &str) -> Result<Node, CliError> {
-        let (word, rest) = inside.split_once(' ').unwrap_or((inside, ""));
-        match word {
-            "if" | "with" => {
-                let pipe = pipe(rest)?;
-                let (yes, no) = self.branches()?;
-                Ok(if word == "if" { Node::If(pipe, yes, no) } else { Node::With(pipe, yes, no) })
-            }
-            "range" => {
-                let (names, rest) = match rest.split_once(":=") {
-                    Some((names, rest)) => (names.split(',').map(str::trim).collect(), rest),
-                    None => (Vec::new(), rest),
-                };
-                let name = |text: &str| match text.strip_prefix('$') {
-                    Some(name) if is_word(name) => Ok(name.to_owned()),
-                    _ => Err(bad(&format!("{text:?} is no variable"))),
-                };
-                let (key, value) = match names[..] {
-                    [] => (None, None),
-                    [value] => (None, Some(name(value)?)),
-                    [key, value] => (Some(name(key)?), Some(name(value)?)),
-                    _ => return Err(bad("range has at most two variables")),
-                };
-                let pipe = pipe(rest)?;
-                let (each, none) = self.branches()?;
-                Ok(Node::Range(key, value, pipe, each, none))
-            }
-            _ => match inside.split_once(":=") {
-                Some((name, value)) if name.trim().strip_prefix('$').is_some_and(is_word) => {
-                    Ok(Node::Set(name.trim()[1..].to_owned(), pipe(value)?))
-                }
-                _ => Ok(Node::Print(pipe(inside)?)),
-            },
+/// Reads a number as Go writes them.
+pub(super) fn number(text: &str) -> Option<Val> {
+    let clean = text.replace('_', "");
+    let (sign, digits) = match clean.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, clean.strip_prefix('+').unwrap_or(&clean)),
+    };
+    let lower = digits.to_ascii_lowercase();
+    for (prefix, radix) in [("0x", 16), ("0b", 2), ("0o", 8)] {
+        if let Some(rest) = lower.strip_prefix(prefix) {
+            return i128::from_str_radix(rest, radix).ok().map(|n| Val::Int(sign * n));
         }
     }
-
-    /// Reads to the end of a block.
-    fn branches(&mut self) -> Result<(Vec<Node>, Vec<Node>), CliError> {
-        let missing = || bad("{{end}} is missing");
-        let (yes, end) = self.nodes()?;
-        let end = end.ok_or_else(missing)?;
-        if end == "end" {
-            return Ok((yes, Vec::new()));
-        }
-        match end.strip_prefix("else").map(str::trim) {
-            Some("") => {
-                let (no, end) = self.nodes()?;
-                if end.as_deref() == Some("end") { Ok((yes, no)) } else { Err(missing()) }
-            }
-            // the block that follows ends this one too
-            Some(again) => Ok((yes, vec![self.action(again)?])),
-            None => Err(missing()),
-        }
+    if !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_digit()) {
+        let radix = if lower.len() > 1 && lower.starts_with('0') { 8 } else { 10 };
+        return i128::from_str_radix(&lower, radix).ok().map(|n| Val::Int(sign * n));
     }
+    let valid = lower.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'+' | b'-'));
+    let float: f64 = valid.then(|| clean.parse().ok()).flatten()?;
+    // Go takes 1e3 for a whole number
+    let whole = float.fract() == 0.0 && float.abs() < 1e15 && !lower.contains('.');
+    Some(if whole { Val::Int(float as i128) } else { Val::Float(float) })
 }
 
-/// Finds the end of an action; `}}` inside quotation marks is none.
-fn end_of_action(text: &str) -> Option<usize> {
-    let (bytes, mut quote, mut at) = (text.as_bytes(), None, 0);
-    while at < bytes.len() {
-        match (quote, bytes[at]) {
-            (Some(b'"'), b'\\') => at += 1,
-            (Some(mark), byte) if mark == byte => quote = None,
-            (Some(_), _) => {}
-            (None, mark @ (b'"' | b'`')) => quote = Some(mark),
-            (None, b'}') if bytes.get(at + 1) == Some(&b'}') => return Some(at),
-            _ => {}
-        }
-        at += 1;
+struct Parser {
+    tokens: Vec<At>,
+    at: usize,
+    variables: Vec<String>,
+    /// How many `range` are around.
+    ranges: usize,
+    tree: Tree,
+}
+
+/// How a list of nodes ended.
+#[derive(PartialEq, Eq)]
+enum Ending {
+    End,
+    Else,
+    Eof,
+}
+
+impl Parser {
+    fn line(&self) -> usize {
+        let pos = self.tokens[self.at.min(self.tokens.len() - 1)].pos;
+        1 + self.tree.text[..pos].matches('\n').count()
     }
-    None
-}
 
-fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
+    fn fail<T>(&self, what: impl std::fmt::Display) -> Result<T, String> {
+        Err(format!(":{}: {what}", self.line()))
+    }
 
-fn pipe(text: &str) -> Result<Pipe, CliError> {
-    let mut words = Words { text, rest: text };
-    let pipe = words.pipe()?;
-    words.skip();
-    if words.rest.is_empty() { Ok(pipe) } else { Err(words.unknown()) }
-}
+    fn peek(&self) -> &Token {
+        &self.tokens[self.at.min(self.tokens.len() - 1)].token
+    }
 
-struct Words<'a> {
-    text: &'a str,
-    rest: &'a str,
-}
-
-impl<'a> Words<'a> {
-    fn unknown(&self) -> CliError {
-        bad(&format!("{{{{{}}}}} is not understood", self.text.trim()))
+    fn next(&mut self) -> At {
+        let at = self.tokens[self.at.min(self.tokens.len() - 1)].clone();
+        self.at += 1;
+        at
     }
 
     fn skip(&mut self) {
-        self.rest = self.rest.trim_start();
+        while *self.peek() == Token::Space {
+            self.at += 1;
+        }
     }
 
-    fn pipe(&mut self) -> Result<Pipe, CliError> {
-        let mut commands = vec![self.command()?];
+    fn pos(&self) -> usize {
+        self.tokens[self.at.min(self.tokens.len() - 1)].pos
+    }
+
+    fn unexpected<T>(&self, token: &Token, context: &str) -> Result<T, String> {
+        let word = match token {
+            Token::Error(why) => return self.fail(why),
+            Token::End => "EOF".to_owned(),
+            Token::Word(word) if KEYWORDS.contains(&word.as_str()) => format!("<{word}>"),
+            other => quote(&written(other)),
+        };
+        self.fail(format!("unexpected {word} in {context}"))
+    }
+
+    fn top(&mut self) -> Result<Vec<Node>, String> {
+        let mut out = Vec::new();
+        loop {
+            let (mut nodes, ending) = self.list()?;
+            out.append(&mut nodes);
+            match ending {
+                Ending::Eof => return Ok(out),
+                Ending::End => return self.fail("unexpected {{end}}"),
+                Ending::Else => return self.fail("unexpected {{else}}"),
+            }
+        }
+    }
+
+    /// Reads to an `end`, an `else` (the word itself is taken) or the end of the text.
+    fn list(&mut self) -> Result<(Vec<Node>, Ending), String> {
+        let mut nodes = Vec::new();
+        loop {
+            let next = self.next();
+            match next.token {
+                Token::Text(text) => nodes.push(Node::Text(text)),
+                Token::End => return Ok((nodes, Ending::Eof)),
+                Token::Left => {
+                    self.skip();
+                    let word = match self.peek() {
+                        Token::Word(word) => word.clone(),
+                        _ => String::new(),
+                    };
+                    if word == "end" || word == "else" {
+                        self.at += 1;
+                        if word == "else" {
+                            return Ok((nodes, Ending::Else));
+                        }
+                        self.right("end")?;
+                        return Ok((nodes, Ending::End));
+                    }
+                    nodes.extend(self.action(&word)?);
+                }
+                token => return self.unexpected(&token, "input"),
+            }
+        }
+    }
+
+    fn right(&mut self, context: &str) -> Result<(), String> {
+        self.skip();
+        let next = self.next();
+        if next.token == Token::Right { Ok(()) } else { self.unexpected(&next.token, context) }
+    }
+
+    fn action(&mut self, word: &str) -> Result<Option<Node>, String> {
+        match word {
+            "if" | "with" | "range" => {
+                self.at += 1;
+                self.control(word).map(Some)
+            }
+            "break" | "continue" => {
+                self.at += 1;
+                self.right(&format!("{{{{{word}}}}}"))?;
+                if self.ranges == 0 {
+                    return self.fail(format!("{{{{{word}}}}} outside {{{{range}}}}"));
+                }
+                Ok(Some(if word == "break" { Node::Break } else { Node::Continue }))
+            }
+            "define" => {
+                self.at += 1;
+                let name = self.name("define clause")?;
+                self.right("define clause")?;
+                self.body(name, "define clause")?;
+                Ok(None)
+            }
+            "block" | "template" => {
+                self.at += 1;
+                self.skip();
+                let pos = self.pos();
+                let context = format!("{word} clause");
+                let name = self.name(&context)?;
+                self.skip();
+                let pipe = match self.peek() {
+                    Token::Right if word == "template" => {
+                        self.at += 1;
+                        None
+                    }
+                    _ => Some(self.pipe(&context, &Token::Right)?),
+                };
+                if word == "block" {
+                    self.body(name.clone(), "block clause")?;
+                }
+                Ok(Some(Node::Call(name, pos, pipe)))
+            }
+            _ => self.pipe("command", &Token::Right).map(|pipe| Some(Node::Print(pipe))),
+        }
+    }
+
+    fn name(&mut self, context: &str) -> Result<String, String> {
+        self.skip();
+        let next = self.next();
+        match &next.token {
+            Token::Quoted(text) => Ok(unquote(text).unwrap_or_default()),
+            other => self.unexpected(other, context),
+        }
+    }
+
+    /// Reads what belongs to a name, to its `end`.
+    fn body(&mut self, name: String, context: &str) -> Result<(), String> {
+        let variables = std::mem::replace(&mut self.variables, vec![String::new()]);
+        let ranges = std::mem::take(&mut self.ranges);
+        let (nodes, ending) = self.list()?;
+        (self.variables, self.ranges) = (variables, ranges);
+        match ending {
+            Ending::End => {
+                self.tree.named.insert(name, nodes);
+                Ok(())
+            }
+            Ending::Else => self.fail(format!("unexpected {{{{else}}}} in {context}")),
+            Ending::Eof => self.fail(format!("unexpected EOF in {context}")),
+        }
+    }
+
+    fn control(&mut self, word: &str) -> Result<Node, String> {
+        let known = self.variables.len();
+        let pipe = self.pipe(word, &Token::Right)?;
+        self.ranges += usize::from(word == "range");
+        let (yes, ending) = self.list()?;
+        self.ranges -= usize::from(word == "range");
+        let mut no = Vec::new();
+        match ending {
+            Ending::End => {}
+            Ending::Eof => return self.fail("unexpected EOF"),
+            Ending::Else => {
+                self.skip();
+                match self.peek().clone() {
+                    Token::Word(next) if next == word && word != "range" => {
+                        self.at += 1;
+                        no.push(self.control(word)?);
+                    }
+                    _ => {
+                        self.right("else")?;
+                        let (nodes, ending) = self.list()?;
+                        match ending {
+                            Ending::End => no = nodes,
+                            Ending::Else => return self.fail("expected end; found {{else}}"),
+                            Ending::Eof => return self.fail("unexpected EOF"),
+                        }
+                    }
+                }
+            }
+        }
+        self.variables.truncate(known);
+        Ok(match word {
+            "if" => Node::If(pipe, yes, no),
+            "with" => Node::With(pipe, yes, no),
+            _ => Node::Range(pipe, yes, no),
+        })
+    }
+
+    /// Reads `$x :=`, `$x =` or `$k, $v :=`, if that is there.
+    fn declaration(&mut self, context: &str) -> Result<(Vec<String>, bool), String> {
+        let (start, mut names) = (self.at, Vec::new());
         loop {
             self.skip();
-            let Some(rest) = self.rest.strip_prefix('|') else { return Ok(Pipe(commands)) };
-            self.rest = rest;
-            commands.push(self.command()?);
+            let Token::Variable(name) = self.peek().clone() else { break };
+            self.at += 1;
+            self.skip();
+            match self.peek() {
+                Token::Declare => {
+                    self.at += 1;
+                    names.push(name);
+                    self.variables.extend(names.iter().cloned());
+                    return Ok((names, false));
+                }
+                Token::Assign => {
+                    self.at += 1;
+                    names.push(name);
+                    for name in &names {
+                        self.known(name)?;
+                    }
+                    return Ok((names, true));
+                }
+                Token::Other(',') => {
+                    self.at += 1;
+                    names.push(name);
+                    if context != "range" || names.len() > 1 {
+                        return self.fail(format!("too many declarations in {context}"));
+                    }
+                }
+                _ => break,
+            }
         }
+        if !names.is_empty() {
+            return self.fail("range can only initialize variables");
+        }
+        self.at = start;
+        Ok((names, false))
     }
 
-    fn command(&mut self) -> Result<Command, CliError> {
-        self.skip();
-        let name = self.take(|b| b.is_ascii_alphanumeric() || b == b'_');
-        let function = match name {
-            "" => None,
-            "true" | "false" | "nil" => {
-                let value = match name {
-                    "nil" => Value::Null,
-                    word => Value::Bool(word == "true"),
-                };
-                return Ok(Command { function: None, words: vec![Word::Literal(value)] });
-            }
-            name if FUNCTIONS.contains(&name) => Some(name.to_owned()),
-            number if number.bytes().all(|b| b.is_ascii_digit()) => {
-                self.rest = &self.text[self.text.len() - self.rest.len() - number.len()..];
-                None
-            }
-            _ => return Err(self.unknown()),
-        };
-        let mut words = Vec::new();
-        while let Some(word) = self.word()? {
-            words.push(word);
-        }
-        if function.is_none() && words.is_empty() {
-            Err(self.unknown())
+    fn known(&self, name: &str) -> Result<(), String> {
+        if self.variables.iter().any(|known| known == name) {
+            Ok(())
         } else {
-            Ok(Command { function, words })
+            self.fail(format!("undefined variable \"${name}\""))
         }
     }
 
-    fn take(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
-        let end = self.rest.bytes().position(|b| !wanted(b)).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word
-    }
-
-    /// Reads `.A.B` as far as it goes.
-    fn path(&mut self) -> Vec<String> {
-        let mut path = Vec::new();
-        while let Some(rest) = self.rest.strip_prefix('.') {
-            self.rest = rest;
-            let field = self.take(|b| b.is_ascii_alphanumeric() || b == b'_');
-            if field.is_empty() {
+    fn pipe(&mut self, context: &str, end: &Token) -> Result<Pipe, String> {
+        let before = self.variables.len();
+        let (names, assigns) = self.declaration(context)?;
+        // what is declared here is not known to its own value
+        let fresh = self.variables.split_off(if assigns { self.variables.len() } else { before });
+        let mut commands = Vec::new();
+        loop {
+            self.skip();
+            let token = self.peek().clone();
+            if token == *end {
+                self.at += 1;
                 break;
             }
-            path.push(field.to_owned());
+            if !begins(&token) {
+                self.at += 1;
+                return self.unexpected(&token, context);
+            }
+            commands.push(self.command()?);
         }
-        path
+        self.variables.extend(fresh);
+        if commands.is_empty() {
+            return self.fail(format!("missing value for {context}"));
+        }
+        for (at, command) in commands.iter().enumerate().skip(1) {
+            if matches!(command.words[0].what, What::Literal(_) | What::Nil | What::Dot) {
+                return self.fail(format!("non executable command in pipeline stage {}", at + 1));
+            }
+        }
+        Ok(Pipe { names, assigns, commands })
     }
 
-    fn word(&mut self) -> Result<Option<Word>, CliError> {
-        self.skip();
-        let Some(first) = self.rest.bytes().next() else { return Ok(None) };
-        Ok(Some(match first {
-            b'|' | b')' => return Ok(None),
-            b'.' => Word::Field(self.path()),
-            b'$' => {
-                self.rest = &self.rest[1..];
-                let name = self.take(|b| b.is_ascii_alphanumeric() || b == b'_').to_owned();
-                Word::Variable(name, self.path())
+    fn command(&mut self) -> Result<Command, String> {
+        let mut words = Vec::new();
+        loop {
+            self.skip();
+            if let Some(word) = self.word()? {
+                words.push(word);
             }
-            b'(' => {
-                self.rest = &self.rest[1..];
-                let pipe = self.pipe()?;
-                self.skip();
-                self.rest = self.rest.strip_prefix(')').ok_or_else(|| self.unknown())?;
-                Word::Group(pipe, self.path())
+            match self.peek().clone() {
+                Token::Space => continue,
+                Token::Right | Token::Close => break,
+                Token::Pipe => {
+                    self.at += 1;
+                    break;
+                }
+                token => {
+                    self.at += 1;
+                    return self.unexpected(&token, "operand");
+                }
             }
-            b'"' | b'`' => self.text_literal(first)?,
-            b'-' | b'0'..=b'9' => {
-                let number = self.take(|b| b.is_ascii_digit() || matches!(b, b'-' | b'.'));
-                Word::Literal(serde_json::from_str(number).map_err(|_| self.unknown())?)
-            }
-            _ => match self.take(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                "true" => Word::Literal(true.into()),
-                "false" => Word::Literal(false.into()),
-                "nil" => Word::Literal(Value::Null),
-                _ => return Err(self.unknown()),
+        }
+        if words.is_empty() { self.fail("empty command") } else { Ok(Command { words }) }
+    }
+
+    fn word(&mut self) -> Result<Option<Word>, String> {
+        let At { token, mut pos } = self.tokens[self.at.min(self.tokens.len() - 1)].clone();
+        if !begins(&token) {
+            return Ok(None);
+        }
+        self.at += 1;
+        let mut text = written(&token);
+        let mut what = match token {
+            Token::Word(word) => match word.as_str() {
+                "true" | "false" => What::Literal(Val::Bool(word == "true")),
+                "nil" => What::Nil,
+                name if super::functions::known(name) => What::Function(name.to_owned()),
+                name => return self.fail(format!("function {name:?} not defined")),
             },
-        }))
+            Token::Dot => {
+                self.tree.fields.insert(String::new());
+                What::Dot
+            }
+            Token::Field(name) => {
+                self.tree.fields.insert(name.clone());
+                What::Field(vec![name])
+            }
+            Token::Variable(name) => {
+                self.known(&name)?;
+                What::Variable(name, Vec::new())
+            }
+            Token::Number(number_) => What::Literal(number(&number_).unwrap_or(Val::Nil)),
+            Token::Quoted(quoted) => match unquote(&quoted) {
+                Some(text) => What::Literal(Val::Str(text)),
+                None => return self.fail("invalid syntax"),
+            },
+            Token::Char(quoted) => match unquote(&format!("\"{}\"", &quoted[1..quoted.len() - 1])) {
+                Some(text) if text.chars().count() == 1 => {
+                    What::Literal(Val::Int(text.chars().next().map_or(0, |c| i128::from(u32::from(c)))))
+                }
+                _ => return self.fail(format!("malformed character constant: {quoted}")),
+            },
+            _ => {
+                let pipe = self.pipe("parenthesized pipeline", &Token::Close)?;
+                text = format!("({})", pipe.text());
+                What::Group(Box::new(pipe), Vec::new())
+            }
+        };
+        while let Token::Field(name) = self.peek().clone() {
+            pos = if matches!(what, What::Field(_) | What::Variable(..)) && !text[1..].contains('.') {
+                self.pos()
+            } else {
+                pos
+            };
+            text.push('.');
+            text.push_str(&name);
+            match &mut what {
+                What::Field(path) | What::Variable(_, path) | What::Group(_, path) => path.push(name.clone()),
+                _ => {
+                    return self
+                        .fail(format!("unexpected . after term {:?}", &text[..text.len() - name.len() - 1]));
+                }
+            }
+            self.tree.fields.insert(name);
+            self.at += 1;
+        }
+        Ok(Some(Word { what, pos, text }))
     }
+}
 
-    fn text_literal(&mut self, mark: u8) -> Result<Word, CliError> {
-        let bytes = self.rest.as_bytes();
-        let mut at = 1;
-        while bytes.get(at).is_some_and(|b| *b != mark) {
-            at += if bytes[at] == b'\\' && mark == b'"' { 2 } else { 1 };
-        }
-        if at >= bytes.len() {
-            return Err(bad("a quotation mark is not closed"));
-        }
-        let (inside, rest) = (&self.rest[1..at], &self.rest[at + 1..]);
-        self.rest = rest;
-        if mark == b'`' {
-            return Ok(Word::Literal(inside.into()));
-        }
-        // tabs and line ends have become what they stand for already
-        let quoted = format!("\"{}\"", inside.replace('\t', "\\t").replace('\n', "\\n"));
-        Ok(Word::Literal(serde_json::from_str(&quoted).map_err(|_| self.unknown())?))
+const KEYWORDS: [&str; 11] =
+    ["block", "break", "continue", "define", "else", "end", "if", "nil", "range", "template", "with"];
+
+/// Says whether a value can begin with it.
+fn begins(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => word == "nil" || !KEYWORDS.contains(&word.as_str()),
+        Token::Dot
+        | Token::Field(_)
+        | Token::Variable(_)
+        | Token::Number(_)
+        | Token::Quoted(_)
+        | Token::Char(_)
+        | Token::Open => true,
+        _ => false,
     }
+}
+
+fn written(token: &Token) -> String {
+    match token {
+        Token::Text(text)
+        | Token::Word(text)
+        | Token::Quoted(text)
+        | Token::Char(text)
+        | Token::Number(text) => text.clone(),
+        Token::Field(name) => format!(".{name}"),
+        Token::Variable(name) => format!("${name}"),
+        Token::Left => "{{".into(),
+        Token::Right => "}}".into(),
+        Token::Space => " ".into(),
+        Token::Dot => ".".into(),
+        Token::Pipe => "|".into(),
+        Token::Open => "(".into(),
+        Token::Close => ")".into(),
+        Token::Declare => ":=".into(),
+        Token::Assign => "=".into(),
+        Token::Other(c) => c.to_string(),
+        Token::Error(why) => why.clone(),
+        Token::End => "EOF".into(),
+    }
+}
+
+/// Quotes a token for an error, cut at ten characters.
+fn quote(text: &str) -> String {
+    match text.chars().count() > 10 {
+        true => format!("{:?}...", text.chars().take(10).collect::<String>()),
+        false => format!("{text:?}"),
+    }
+}
+
+/// Reads a text in quotation marks.
+fn unquote(text: &str) -> Option<String> {
+    let inside = text.get(1..text.len().checked_sub(1)?)?;
+    if text.starts_with('`') {
+        return Some(inside.replace('\r', ""));
+    }
+    let mut out = String::new();
+    let mut chars = inside.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        let (length, radix, first) = match chars.next()? {
+            'x' => (2, 16, None),
+            'u' => (4, 16, None),
+            'U' => (8, 16, None),
+            digit @ '0'..='7' => (2, 8, Some(digit)),
+            other => {
+                out.push(escape(other)?);
+                continue;
+            }
+        };
+        let digits: String = first.into_iter().chain(chars.by_ref().take(length)).collect();
+        out.push(u32::from_str_radix(&digits, radix).ok().and_then(char::from_u32)?);
+    }
+    Some(out)
+}
+
+fn escape(c: char) -> Option<char> {
+    Some(match c {
+        'n' => '\n',
+        't' => '\t',
+        'r' => '\r',
+        'a' => '\x07',
+        'b' => '\x08',
+        'f' => '\x0c',
+        'v' => '\x0b',
+        '\\' | '"' | '\'' => c,
+        _ => return None,
+    })
 }

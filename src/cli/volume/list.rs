@@ -1,7 +1,8 @@
 //! `rbuild volume ls` and `volume inspect`.
 
-use super::super::listing::{Look, Wanted, labels_text, pass, print_found};
-use super::super::{CommandResult, Ctx};
+use super::super::inspect::{Described, finish};
+use super::super::listing::{Look, Wanted, labels_text, pass};
+use super::super::{CliError, CommandResult, Ctx};
 use super::{failed, open};
 use crate::runtime::RunError;
 use crate::runtime::volumes::{VolumeInfo, Volumes};
@@ -38,7 +39,7 @@ fn title(field: &str) -> String {
 
 fn row(volumes: &Volumes, info: &VolumeInfo, used: usize) -> Value {
     json!({
-        "Driver": "local", "Name": info.name, "Labels": labels_text(&info.labels), "Scope": "local",
+        "Driver": "local", "Name": info.name, "Labels": labels_text(&info.labels), "LabelMap": info.labels, "Scope": "local",
         "Mountpoint": volumes.data(&info.name).display().to_string(), "Links": used.to_string(),
         "Availability": "N/A", "Group": "N/A", "Size": "N/A", "Status": "N/A",
     })
@@ -65,24 +66,26 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         }
     }
     // docker shows the driver first but prints names with --quiet
-    args.look.print_with(ctx, &rows, &["Driver", "Name"], "Name", &title)?;
+    args.look.print_with(ctx, &rows, &["Driver", "Name"], "Name", &title, "*formatter.volumeContext")?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `volume inspect`.
 pub(super) fn inspect(args: &InspectArgs, ctx: &Ctx) -> CommandResult {
+    let described = args.names.iter().map(|name| describe(name, ctx)).collect::<Result<_, _>>()?;
+    finish(described, args.format.as_deref(), ctx)
+}
+
+/// Describes a volume in the terms of `docker volume inspect`.
+pub(in crate::cli) fn describe(name: &str, ctx: &Ctx) -> Result<Described, CliError> {
     let volumes = open(ctx)?;
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for name in &args.names {
-        match volumes.get(name) {
-            Ok(Some(info)) => found.push(json!({
-                "CreatedAt": info.created, "Driver": "local", "Labels": info.labels,
-                "Mountpoint": volumes.data(&info.name).display().to_string(), "Name": info.name,
-                "Options": info.options, "Scope": "local",
-            })),
-            Ok(None) => missing.push(failed(RunError::NoVolume(name.clone()))),
-            Err(error) => missing.push(failed(error)),
-        }
-    }
-    print_found(ctx, found, missing, args.format.as_deref())
+    Ok(match volumes.get(name) {
+        Ok(Some(info)) => Described::Found(json!({
+            "CreatedAt": info.created, "Driver": "local", "Labels": info.labels,
+            "Mountpoint": volumes.data(&info.name).display().to_string(), "Name": info.name,
+            "Options": info.options, "Scope": "local",
+        })),
+        Ok(None) => Described::Missing(failed(RunError::NoVolume(name.to_owned())).message),
+        Err(error) => Described::Missing(failed(error).message),
+    })
 }

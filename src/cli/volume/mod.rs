@@ -4,6 +4,7 @@ mod create;
 mod list;
 mod remove;
 
+pub(super) use list::describe;
 pub(super) use remove::prune_volumes;
 
 use super::{CliError, CommandResult, Ctx};

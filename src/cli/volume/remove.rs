@@ -3,7 +3,7 @@
 use super::super::listing::{Wanted, finish};
 use super::super::prune::confirm;
 use super::super::table::human_size;
-use super::super::{CliError, CommandResult, Ctx};
+use super::super::{CliError, CommandResult, Ctx, happened};
 use super::{failed, open};
 use crate::runtime::RunError;
 use std::process::ExitCode;
@@ -58,6 +58,7 @@ pub(super) fn prune(args: &PruneArgs, ctx: &Ctx) -> CommandResult {
     let warning = format!("This will remove {kind} local volumes not used by at least one container.");
     confirm("volume prune", &warning, args.force)?;
     let (gone, bytes) = prune_volumes(ctx, all, &wanted)?;
+    happened::pruned(ctx, "volume", bytes);
     if !gone.is_empty() {
         ctx.out.text(&format!("Deleted Volumes:\n{}\n\n", gone.join("\n")))?;
     }

@@ -1,4 +1,5 @@
-//! What happens to containers, for `events`: one JSON object a line in `containers/events.json`.
+//! What happens to containers, images, volumes and networks, for `events`: one JSON object a line in
+//! `containers/events.json`.
 //!
 //! Every line is one write at the end of the file, so that any number of monitors and commands can add theirs. The file
 //! is put aside when it has grown; one older file is kept.
@@ -9,7 +10,7 @@ use crate::runtime::time;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A longer file is put aside, in bytes.
@@ -35,8 +36,33 @@ pub fn record_event(containers: &Containers, record: &Record, action: &str, attr
     let _ = append(&path(containers.store().root()), format!("{event}\n").as_bytes());
 }
 
+/// Adds an event of something else: `kind` is `image`, `volume`, `network` or what was pruned, `id` what docker's event has
+/// in that place. One that cannot be written is lost.
+pub fn record_other(root: &Path, kind: &str, action: &str, id: &str, attributes: &[(&str, String)]) {
+    let map: Map<String, Value> =
+        attributes.iter().map(|(k, v)| ((*k).to_owned(), v.as_str().into())).collect();
+    let nanos = time::now();
+    let mut event = json!({
+        "Type": kind, "Action": action, "Actor": { "ID": id, "Attributes": map }, "scope": "local",
+        "time": i64::try_from(nanos / 1_000_000_000).unwrap_or(0), "timeNano": i64::try_from(nanos).unwrap_or(0),
+    });
+    if let (Some(fields), "image") = (event.as_object_mut(), kind) {
+        fields.insert("status".into(), action.into());
+        fields.insert("id".into(), id.into());
+    }
+    let _ = append(&path(root), format!("{event}\n").as_bytes());
+}
+
 fn append(path: &Path, line: &[u8]) -> io::Result<()> {
-    let mut file = File::options().append(true).create(true).mode(0o600).open(path)?;
+    let open = || File::options().append(true).create(true).mode(0o600).open(path);
+    let mut file = match open() {
+        // before the first container there is no directory of containers
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let dir = path.parent().unwrap_or(path);
+            std::fs::DirBuilder::new().mode(0o700).create(dir).and_then(|()| open())?
+        }
+        file => file?,
+    };
     if file.metadata()?.len() > LONGEST {
         let _ = std::fs::rename(path, path.with_extension("json.1"));
         file = File::options().append(true).create(true).mode(0o600).open(path)?;

@@ -178,6 +178,7 @@ impl Monitor {
         self.life = Some(life);
         self.save();
         fault::point("container.running");
+        self.joined_event(true);
         self.event("start", &[]);
     }
 
@@ -251,6 +252,7 @@ impl Monitor {
             self.event("oom", &[]);
         }
         self.event("die", &[("exitCode", self.state.exit_code.to_string())]);
+        self.joined_event(false);
         self.reload_name();
         let again = !self.state.stopped_by_user
             && self.record.restart.again(self.state.exit_code, self.state.restarts);

@@ -36,7 +36,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use events::{EventQuery, EventReader, record_event};
+pub use events::{EventQuery, EventReader, record_event, record_other};
 
 /// The name under which a monitor is executed; nothing that a user types has it.
 pub(super) const NAME: &str = "rbuild-monitor";
@@ -210,6 +210,29 @@ impl Monitor {
     /// Says what has happened, for `events`.
     fn event(&self, action: &str, attributes: &[(&str, String)]) {
         events::record_event(&self.containers, &self.record, action, attributes);
+    }
+
+    /// Says, for `events`, that the container has come into its networks and has its volumes, or no longer.
+    fn joined_event(&self, begins: bool) {
+        let root = self.containers.store().root();
+        let container = || ("container", self.record.id.to_string());
+        for endpoint in &self.state.network.endpoints {
+            let action = if begins { "connect" } else { "disconnect" };
+            let attributes = [container(), ("name", endpoint.network.clone()), ("type", "bridge".to_owned())];
+            events::record_other(root, "network", action, &endpoint.network_id, &attributes);
+        }
+        for mount in &self.record.mounts {
+            let super::MountSource::Volume { name, .. } = &mount.source else { continue };
+            let mut attributes = vec![container(), ("driver", "local".to_owned())];
+            if begins {
+                let target = String::from_utf8_lossy(&mount.target).into_owned();
+                attributes.push(("destination", target));
+                attributes.push(("propagation", String::new()));
+                attributes.push(("read/write", (!mount.readonly).to_string()));
+            }
+            let action = if begins { "mount" } else { "unmount" };
+            events::record_other(root, "volume", action, name, &attributes);
+        }
     }
 
     /// Reads the record again: a command has changed the name or the policy.
