@@ -147,9 +147,11 @@ fn restart_and_rm_force() {
     let space = TestSpace::new().with_busybox();
     let id = start(&space, &["--name", "box", "--rm"], "echo started; sleep 3600");
     let pid = field(&space, "box", "{{.State.Pid}}");
+    let logged = |lines: &str| space.rbuild(["logs", &id]).ok().stdout == lines;
+    eventually("it has begun", SOON, || logged("started\n"));
     space.rbuild(["restart", "-t", "0", "box"]).ok();
     assert_ne!(field(&space, "box", "{{.State.Pid}}"), pid);
-    assert_eq!(space.rbuild(["logs", &id]).ok().stdout, "started\nstarted\n");
+    eventually("it has begun again", SOON, || logged("started\nstarted\n"));
     space.rbuild(["rm", "box"]).refuses(1, &["stop the container", "running"]);
     space.rbuild(["rm", "-f", "box"]).ok();
     assert_eq!(space.rbuild(["ps", "-aq"]).ok().stdout, "");
@@ -338,8 +340,7 @@ fn ps_filters_and_formats() {
     assert_eq!(names(&["-n", "5"]), ["down-1", "up-1"]);
     for (filter, want) in [
         ("status=exited", &["down-1"][..]),
-        ("exited=4", &["down-1"]),
-        ("exited=0", &[]),
+        ("exited=4", &[]),
         ("label=tier", &["up-1"]),
         ("label=tier=db", &[]),
         ("name=^up", &["up-1"]),
@@ -349,14 +350,30 @@ fn ps_filters_and_formats() {
     ] {
         assert_eq!(names(&["-f", filter]), want, "{filter}");
     }
-    assert_eq!(names(&["-a", "-f", "label=tier=db", "-f", "name=down"]), ["down-1"]);
+    for (filters, want) in [
+        (&["label=tier=db", "name=down"][..], &["down-1"][..]),
+        (&["exited=4"], &["down-1"]),
+        (&["exited=0"], &[]),
+        (&["exited=0", "exited=4"], &["down-1"]),
+        (&[" NAME = up ", "is-task=false"], &["up-1"]),
+        (&["is-task=true"], &[]),
+        (&["name=["], &[]),
+    ] {
+        let flags = filters.iter().flat_map(|filter| ["-f", filter]);
+        assert_eq!(names(&std::iter::once("-a").chain(flags).collect::<Vec<_>>()), want, "{filters:?}");
+    }
     assert_eq!(names(&["-a", "-f", "before=down-1"]), ["up-1"]);
-    space.rbuild(["ps", "-f", "what=1"]).refuses(1, &["no such filter"]);
+    space.rbuild(["ps", "-f", "what=1"]).refuses(1, &["invalid filter 'what'"]);
+    space.rbuild(["ps", "-f", "what"]).refuses(125, &["bad format of filter (expected name=value)"]);
+    let raw = space.rbuild(["ps", "--format", "raw"]).ok().stdout;
+    assert!(raw.contains("\nnames: up-1\nlabels: tier=web\nports:\n\n"), "{raw}");
+    let table = space.rbuild(["ps", "--format", "table {{.Names}}\\t{{.Label \"tier\"}}"]).ok().stdout;
+    assert_eq!(table, "NAMES     tier\nup-1      web\n");
     let json = space.rbuild(["ps", "--format", "json"]).ok().stdout;
     let row: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
     assert_eq!((row["Names"].as_str(), row["State"].as_str()), (Some("up-1"), Some("running")));
     let text = space.rbuild(["ps", "-s", "--no-trunc"]).ok().stdout;
-    assert!(text.contains("SIZE") && text.contains("\"sh -c sleep 3600\""), "{text}");
+    assert!(text.contains("SIZE") && text.contains("\"sh -c 'sleep 3600'\""), "{text}");
     space.rbuild(["rm", "-f", "up-1"]).ok();
     let pruned = space.rbuild(["container", "prune", "-f"]).ok().stdout;
     assert!(
@@ -364,6 +381,78 @@ fn ps_filters_and_formats() {
         "{pruned}"
     );
     assert_eq!(names(&["-a"]), [""; 0]);
+}
+
+#[test]
+fn events_tell_of_all_kinds_of_things() {
+    let space = TestSpace::new().with_busybox();
+    space.rbuild(["tag", "busybox", "other:1"]).ok();
+    space.rbuild(["volume", "create", "data"]).ok();
+    let net = space.rbuild(["network", "create", "lan", "--label", "a=b"]).ok().stdout;
+    space.rbuild(["run", "--rm", "--name", "box", "-v", "data:/d", "-v", "fresh:/f", "busybox", "true"]).ok();
+    let archive = space.path("other.tar");
+    space.rbuild(["save", "-o", archive.to_str().unwrap(), "other:1"]).ok();
+    space.rbuild(["load", "-q", "-i", archive.to_str().unwrap()]).ok();
+    space.rbuild(["rmi", "other:1"]).ok();
+    space.rbuild(["volume", "rm", "data"]).ok();
+    space.rbuild(["network", "rm", "lan"]).ok();
+    space.rbuild(["volume", "prune", "-af"]).ok();
+    let events = |filters: &[&str]| {
+        let mut args = vec!["events", "--since", "0", "--until", "0s", "--format", "{{.Type}} {{.Action}}"];
+        filters.iter().for_each(|filter| args.extend(["-f", filter]));
+        space.rbuild(args).ok().stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let images: Vec<String> = events(&["type=image", "image=other:1"]);
+    assert_eq!(images, ["image tag", "image save", "image load", "image untag"]);
+    assert_eq!(
+        events(&["type=volume", "volume=data"]),
+        ["create", "mount", "unmount", "destroy"].map(|a| format!("volume {a}"))
+    );
+    assert_eq!(events(&["type=volume", "volume=fresh", "event=create"]), ["volume create"]);
+    assert_eq!(events(&["network=lan"]), ["network create", "network destroy"]);
+    assert_eq!(events(&["event=prune"]), ["volume prune"]);
+    let life = ["create", "attach", "start", "die", "destroy"].map(|a| format!("container {a}"));
+    let seen = events(&["type=container", "container=box"]);
+    assert_eq!(
+        seen,
+        life.into_iter().filter(|one| one != "container attach" || seen.contains(one)).collect::<Vec<_>>()
+    );
+    let text = space
+        .rbuild(["events", "--since", "0", "--until", "0s", "-f", "network=lan", "-f", "event=create"])
+        .ok()
+        .stdout;
+    assert!(text.ends_with(&format!(" network create {} (name=lan, type=bridge)\n", net.trim())), "{text}");
+    space.rbuild(["events", "--until", "0s", "-f", "what=1"]).refuses(1, &["invalid filter 'what'"]);
+    space.rbuild(["events", "--until", "0s", "--format", "{{"]).refuses(64, &["template parsing error"]);
+}
+
+#[test]
+fn inspect_and_info_take_templates() {
+    let space = TestSpace::new().with_busybox();
+    space.rbuild(["volume", "create", "data"]).ok();
+    space.rbuild(["create", "--name", "box", "-v", "data:/d", "-m", "64m", "busybox", "true"]).ok();
+    for (template, want) in [
+        ("{{range .Mounts}}{{.Type}}|{{.Name}}|{{.Destination}}|{{.Driver}}{{end}}", "volume|data|/d|local"),
+        ("{{.HostConfig.RestartPolicy}} {{json .HostConfig.PortBindings}}", "{no 0} {}"),
+        ("{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}", "none"),
+        (
+            "{{.HostConfig.Memory}} {{.HostConfig.BlkioWeight}} {{len .HostConfig.MaskedPaths}}",
+            "67108864 0 12",
+        ),
+        ("{{printf \"%.4s\" .Name}}", "/box"),
+    ] {
+        assert_eq!(field(&space, "box", template), want, "{template}");
+    }
+    let inspect = |args: &[&str]| space.rbuild(["inspect"].iter().chain(args));
+    assert_eq!(inspect(&["-f", "{{.Name}}", "data", "bridge", "box"]).ok().stdout, "data\nbridge\n/box\n");
+    assert_eq!(inspect(&["--type", "volume", "-f", "{{.Driver}}", "data"]).ok().stdout, "local\n");
+    inspect(&["--type", "network", "data"]).refuses(1, &["data"]);
+    inspect(&["-f", "{{.Nope}}", "box"]).refuses(1, &["map has no entry for key \"Nope\""]);
+    inspect(&["-f", "{{.Name", "box"]).refuses(64, &["unclosed action"]);
+    let info = |template: &str| space.rbuild(["info", "-f", template]).ok().stdout;
+    assert_eq!(info("{{.OSType}} {{.Containers}} {{.ContainersRunning}} {{.Images}}"), "linux 1 0 1\n");
+    let version = space.rbuild(["version", "--format", "{{.Server.Version}} {{.Client.Os}}"]).ok().stdout;
+    assert_eq!(version, format!("{} linux\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]

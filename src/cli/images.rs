@@ -1,6 +1,7 @@
 //! `rbuild images`: what is in the store.
 
 use super::image_commands::{list_with, note, now, open};
+use super::listing::{split_filter, unknown_filter};
 use super::table::{human_size, table};
 use super::template::Template;
 use super::{CliError, CommandResult, Ctx};
@@ -44,8 +45,16 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
     let images = open(ctx)?;
     let template = args.format.as_deref().filter(|f| *f != "table").map(Template::parse).transpose()?;
-    let filter =
-        |text: &String| images.parse_filter(text).map_err(|e| CliError::new(format!("--filter {e}")));
+    let filter = |text: &String| {
+        let (key, value) = split_filter(text)?;
+        let known = ["dangling", "label", "before", "since", "reference"];
+        if !known.contains(&key.as_str()) {
+            return Err(unknown_filter(&key, &known.join(", ")));
+        }
+        images
+            .parse_filter(&format!("{key}={value}"))
+            .map_err(|e| CliError::new(format!("invalid filter: {e}")))
+    };
     let mut filters: Vec<Filter> = args.filter.iter().map(filter).collect::<Result<_, _>>()?;
     filters.extend(args.name.clone().map(Filter::Reference));
     let listing = images.list()?;

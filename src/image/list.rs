@@ -51,7 +51,7 @@ impl Images {
         }
         // Of images of one second the one that was added last comes first.
         listing.images.reverse();
-        listing.images.sort_by_key(|i| std::cmp::Reverse(i.created()));
+        listing.images.sort_by_key(|i| std::cmp::Reverse(i.created_exactly()));
         Ok(listing)
     }
 

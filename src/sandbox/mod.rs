@@ -53,6 +53,7 @@ pub use spec::{
     BindOptions, DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec,
     Propagation, Rlimit, RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
 };
+pub use system::covered_paths;
 pub use wire::SharedFd;
 pub(crate) use wire::{decode, encode};
 

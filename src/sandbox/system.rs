@@ -47,6 +47,14 @@ const MASKED_PROC: [&str; 10] = [
 const READONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 
+/// Gives the paths that are hidden from a sandbox, and those that are read-only in it.
+#[must_use]
+pub fn covered_paths() -> (Vec<String>, Vec<String>) {
+    let below = |dir: &'static str| move |name: &&str| format!("{dir}/{name}");
+    let masked = MASKED_PROC.iter().map(below("/proc")).chain(MASKED_SYS.iter().map(below("/sys")));
+    (masked.collect(), READONLY_PROC.iter().map(below("/proc")).collect())
+}
+
 const PLACE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Sources on the host, opened before its paths are covered.

@@ -4,7 +4,7 @@ use super::{failure, open};
 use crate::cli::inspect::{Described, finish};
 use crate::cli::{CommandResult, Ctx};
 use crate::runtime::{Container, MountPoint, MountSource, Record, State, Status, time};
-use crate::sandbox::{IpcNamespace, Limits, PidNamespace};
+use crate::sandbox::{IpcNamespace, Limits, PidNamespace, covered_paths};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -282,9 +282,38 @@ fn host_config(record: &Record) -> Value {
     });
     if let (Some(all), Value::Object(more)) = (out.as_object_mut(), resources) {
         all.extend(more);
+        let bare = confinement.privileged || confinement.bare_paths;
+        let (masked, readonly) = if bare { Default::default() } else { covered_paths() };
+        for (name, value) in [("MaskedPaths", json!(masked)), ("ReadonlyPaths", json!(readonly))] {
+            all.insert(name.into(), value);
+        }
+        // what was not asked for: programs that read the JSON expect these names
+        for (name, value) in UNSET {
+            let value = serde_json::from_str(value).unwrap_or_default();
+            all.entry(name).or_insert(value);
+        }
     }
     out
 }
+
+/// Fields that docker shows also when nobody has set them, with what it shows.
+const UNSET: [(&str, &str); 15] = [
+    ("BlkioWeight", "0"),
+    ("BlkioWeightDevice", "[]"),
+    ("BlkioDeviceReadBps", "[]"),
+    ("BlkioDeviceWriteBps", "[]"),
+    ("BlkioDeviceReadIOps", "[]"),
+    ("BlkioDeviceWriteIOps", "[]"),
+    ("CpuRealtimePeriod", "0"),
+    ("CpuRealtimeRuntime", "0"),
+    ("DeviceCgroupRules", "null"),
+    ("DeviceRequests", "null"),
+    ("MemorySwappiness", "null"),
+    ("CpuCount", "0"),
+    ("CpuPercent", "0"),
+    ("IOMaximumIOps", "0"),
+    ("IOMaximumBandwidth", "0"),
+];
 
 /// How a namespace was asked for.
 fn mode(of: &Option<String>, host: bool, own: &str) -> String {

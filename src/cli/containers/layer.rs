@@ -4,13 +4,13 @@ use super::{failure, open};
 use crate::cli::import::change;
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::digest::{Digest, ImageId};
-use crate::image::{AssembleRequest, format_time};
+use crate::image::AssembleRequest;
 use crate::oci::{History, ImageConfig};
 use crate::plan::BaseImage;
 use crate::reference::Reference;
 use crate::runtime::archive::{self, PackOptions};
 use crate::runtime::files::{self, Change};
-use crate::runtime::{Client, Container, Record, Status, record_event};
+use crate::runtime::{Client, Container, Record, Status, record_event, time};
 use crate::tree::TreePath;
 use clap::Args;
 use std::io::IsTerminal;
@@ -93,7 +93,7 @@ pub(in crate::cli) fn commit(args: &CommitArgs, ctx: &Ctx) -> CommandResult {
     config.author.clone_from(&args.author);
     let argv: Vec<_> = container.record.config.argv.iter().map(|w| String::from_utf8_lossy(w)).collect();
     let line = History {
-        created: Some(format_time(crate::cli::image_commands::now())),
+        created: Some(time::format(time::now())),
         created_by: Some(argv.join(" ")),
         author: args.author.clone(),
         comment: args.message.clone(),

@@ -71,8 +71,9 @@ pub(in crate::cli) fn run(args: &StatsArgs, ctx: &Ctx) -> CommandResult {
         let (before, begin) = (shown.iter().map(measure).collect::<Vec<_>>(), Instant::now());
         std::thread::sleep(Duration::from_millis(if args.no_stream { 300 } else { 1000 }));
         let time = begin.elapsed();
-        let rows =
-            shown.iter().zip(before).map(|(c, before)| row(c, before, measure(c), time, args.no_trunc));
+        let typed = |at: usize| args.names.get(at).map(String::as_str);
+        let rows = shown.iter().zip(before).enumerate();
+        let rows = rows.map(|(at, (c, before))| row(c, before, measure(c), time, args.no_trunc, typed(at)));
         let rows: Vec<Value> = rows.collect();
         let text = match &template {
             Some(template) => list_with(template, &rows, &title, "*container.statsContext")?,
@@ -105,13 +106,20 @@ fn title(field: &str) -> String {
     .to_owned()
 }
 
-fn row(container: &Container, before: Use, now: Use, time: Duration, whole: bool) -> Value {
+fn row(
+    container: &Container,
+    before: Use,
+    now: Use,
+    time: Duration,
+    whole: bool,
+    typed: Option<&str>,
+) -> Value {
     let id = if whole { container.record.id.as_str() } else { container.record.id.short() };
     let share = now.cpu.saturating_sub(before.cpu) as f64 / time.as_nanos().max(1) as f64 * 100.0;
     let memory = if now.limit == 0 { 0.0 } else { now.memory as f64 / now.limit as f64 * 100.0 };
     let decimal = crate::cli::table::human_size;
     json!({
-        "Container": id, "ID": id, "Name": container.record.name.as_str(),
+        "Container": typed.unwrap_or(id), "ID": id, "Name": container.record.name.as_str(),
         "CPUPerc": format!("{share:.2}%"), "MemPerc": format!("{memory:.2}%"),
         "MemUsage": format!("{} / {}", binary_size(now.memory), binary_size(now.limit)),
         "NetIO": format!("{} / {}", decimal(now.received), decimal(now.sent)),

@@ -131,6 +131,10 @@ impl Scope<'_> {
             }
             Val::Map(pairs, _) => pairs.into_iter().map(|(k, v)| (Val::Str(k), v)).collect(),
             Val::Nil | Val::NoValue | Val::NilList | Val::NilMap(_) => Vec::new(),
+            // docker falls back on the JSON, where it is a map
+            Val::Struct(fields) if matches!(self.missing, Missing::Key) => {
+                fields.into_iter().map(|(k, v)| (Val::Str(k), v)).collect()
+            }
             Val::Int(n) => (0..n.clamp(0, 1 << 20)).map(|n| (Val::Int(n), Val::Int(n))).collect(),
             other => {
                 let (pos, text) = pipe

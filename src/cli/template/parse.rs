@@ -176,15 +176,10 @@ impl Parser {
     }
 
     fn top(&mut self) -> Result<Vec<Node>, String> {
-        let mut out = Vec::new();
-        loop {
-            let (mut nodes, ending) = self.list()?;
-            out.append(&mut nodes);
-            match ending {
-                Ending::Eof => return Ok(out),
-                Ending::End => return self.fail("unexpected {{end}}"),
-                Ending::Else => return self.fail("unexpected {{else}}"),
-            }
+        match self.list()? {
+            (nodes, Ending::Eof) => Ok(nodes),
+            (_, Ending::End) => self.fail("unexpected {{end}}"),
+            (_, Ending::Else) => self.fail("unexpected {{else}}"),
         }
     }
 
