@@ -695,13 +695,12 @@ fn a_second_process_can_enter() {
     }
     let bed = Bed::new();
     let mut running = launcher().spawn(&bed.spec(&["sleep", "100"]), Stdio::null().unwrap()).unwrap();
-    let target = running.pidfd().unwrap().try_clone_to_owned().unwrap();
     let mut process = ProcessSpec::new(["sh", "-c", "hostname; id -u; ps | grep -c '[s]leep 100'; exit 5"]);
     process.env = vec![b"PATH=/bin".to_vec()];
     process.user = "app".into();
     let mut log = tempfile::tempfile().unwrap();
     let stdio = Stdio::output(log.try_clone().unwrap(), log.try_clone().unwrap()).unwrap();
-    let exit = launcher().spawn_in(target, &process, false, stdio).unwrap().wait().unwrap();
+    let exit = launcher().spawn_in(&running, &process, false, stdio).unwrap().wait().unwrap();
     log.rewind().unwrap();
     let mut text = String::new();
     log.read_to_string(&mut text).unwrap();

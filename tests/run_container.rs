@@ -431,3 +431,93 @@ fn a_filter_of_ones_own_decides_what_is_allowed() {
         run("apparmor=unconfined", "true").ok();
     }
 }
+
+/// A device of the machine that no container may use unasked and that can be opened without consequences.
+fn spare_device() -> Option<(&'static str, String)> {
+    use std::os::unix::fs::MetadataExt;
+    ["/dev/fuse", "/dev/loop-control", "/dev/hwrng", "/dev/rtc0"].into_iter().find_map(|path| {
+        let device = fs::metadata(path).ok()?.rdev();
+        Some((path, format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device))))
+    })
+}
+
+/// Nodes work as in docker, in containers and in steps: what debootstrap tries first, and a node of an image.
+#[test]
+fn nodes_that_are_made_work() {
+    if !common::guards_devices() {
+        common::skip("device nodes cannot be guarded here");
+        return;
+    }
+    let space = TestSpace::new().with_busybox();
+    let debootstraps = "mknod /tmp/n c 1 3 && echo x > /tmp/n && rm /tmp/n && mknod /dev/more c 1 5 && head -c 3 /dev/more | wc -c";
+    assert_eq!(shell(&space, &[], debootstraps).ok().stdout, "3\n");
+    space.build_text("nodes", &format!("FROM busybox\nRUN {debootstraps}\nRUN mknod /null c 1 3 && mknod /disk b 4095 1\n\
+        RUN echo x > /null && ! head -c 1 /disk 2> /said && grep 'not permitted' /said\nRUN --mount=type=cache,target=/c mknod /c/n c 1 3 && echo x > /c/n\n"));
+    let said = shell_in(
+        &space,
+        &[],
+        "nodes",
+        "echo x > /null && echo wrote; head -c 1 /disk 2>&1 | grep -o 'not permitted'",
+    );
+    assert_eq!(said.ok().stdout, "wrote\nnot permitted\n");
+    let volume = space.mkdir("volume").display().to_string();
+    shell(
+        &space,
+        &["-v", &format!("{volume}:/v")],
+        "mknod /v/n c 1 7 && ! echo x > /v/n 2> /said && grep 'No space' /said",
+    )
+    .ok();
+}
+
+/// What `--device` and `--device-cgroup-rule` allow, and no more.
+#[test]
+fn devices_are_used_as_far_as_the_flags_say() {
+    let space = TestSpace::new().with_busybox();
+    for (flag, value, why) in [
+        ("--device-cgroup-rule", "c 1 r", "invalid device cgroup rule format: 'c 1 r'"),
+        (
+            "--device",
+            "/no/such/device",
+            "error gathering device information while adding custom device \"/no/such/device\": no such file",
+        ),
+        ("--device", "/proc/version:/dev/v", "not a device node"),
+    ] {
+        shell(&space, &[flag, value], "true").refuses(125, &[why]);
+    }
+    let Some((path, numbers)) = spare_device().filter(|_| common::guards_devices()) else {
+        common::skip("device nodes cannot be guarded here, or there is none to try");
+        return;
+    };
+    let tries = |node: &str| {
+        format!("exec 2> /dev/null; (exec 3< {node}) && echo reads; (exec 3>> {node}) && echo writes; true")
+    };
+    let says = |flags: &[&str], script: &str| shell(&space, flags, script).ok().stdout;
+    assert_eq!(says(&["--device", &format!("{path}:/dev/x")], &tries("/dev/x")), "reads\nwrites\n");
+    assert_eq!(says(&["--device", &format!("{path}:/dev/x:r")], &tries("/dev/x")), "reads\n");
+    assert_eq!(says(&["--device", &format!("{path}:/dev/sub/x:w")], &tries("/dev/sub/x")), "writes\n");
+    let made = format!("mknod /x c {} && {}", numbers.replace(':', " "), tries("/x"));
+    assert_eq!(says(&[], &made), "");
+    assert_eq!(says(&["--device-cgroup-rule", &format!("c {numbers} r")], &made), "reads\n");
+    assert_eq!(says(&["--device-cgroup-rule", "a *:* rwm"], &made), "reads\nwrites\n");
+    assert_eq!(says(&["--privileged"], &made), "reads\nwrites\n");
+    // a directory stands for the nodes in it
+    let dir = space.mkdir("devices");
+    space
+        .run_tool(
+            "mknod",
+            [
+                dir.join("one").to_str().unwrap(),
+                "c",
+                numbers.split(':').next().unwrap(),
+                numbers.split(':').nth(1).unwrap(),
+            ],
+        )
+        .ok();
+    assert_eq!(
+        says(&["--device", &format!("{}:/dev/dir:r", dir.display())], &tries("/dev/dir/one")),
+        "reads\n"
+    );
+    space.rbuild(["create", "--name", "box", "--device-cgroup-rule", "c 42:* rwm", "busybox"]).ok();
+    let shown = space.rbuild(["inspect", "-f", "{{.HostConfig.DeviceCgroupRules}}", "box"]).ok().stdout;
+    assert_eq!(shown, "[c 42:* rwm]\n");
+}

@@ -1,6 +1,8 @@
 //! What the process of a container may do and use.
 
-use crate::sandbox::{CapSet, DeviceSpec, IpcNamespace, Limits, PidNamespace, Rlimit, SeccompProfile};
+use crate::sandbox::{
+    CapSet, DeviceRule, DeviceSpec, IpcNamespace, Limits, PidNamespace, Rlimit, SeccompProfile,
+};
 use serde::{Deserialize, Serialize};
 
 /// What the process may do and use.
@@ -39,6 +41,8 @@ pub struct Confinement {
     pub sysctls: Vec<(String, String)>,
     /// Devices of the host.
     pub devices: Vec<DeviceSpec>,
+    /// Devices that may be used beside these and the standard ones.
+    pub device_rules: Vec<DeviceRule>,
     /// `oom_score_adj`.
     pub oom_score_adj: Option<i32>,
     /// Whose process ids.
@@ -83,6 +87,7 @@ impl Default for Confinement {
             shm_size: None,
             sysctls: Vec::new(),
             devices: Vec::new(),
+            device_rules: Vec::new(),
             oom_score_adj: None,
             pid: PidNamespace::New,
             pid_of: None,

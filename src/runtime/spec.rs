@@ -36,6 +36,7 @@ pub(super) fn sandbox(
     spec.limits = limits.limits.clone();
     spec.privileged = limits.privileged;
     spec.devices.clone_from(&limits.devices);
+    spec.device_rules.clone_from(&limits.device_rules);
     spec.pid = match &limits.pid_of {
         Some(other) => PidNamespace::Of(first_process(store, other, "PID")?),
         None => limits.pid,

@@ -190,6 +190,11 @@ impl Cgroup {
         self.parts.iter().map(|part| part.door.clone()).collect()
     }
 
+    /// Gives the directory of version 2, if there is one.
+    pub(super) fn unified(&self) -> Option<&Path> {
+        self.parts.iter().find(|part| part.version == Version::Two).map(|part| part.dir.as_path())
+    }
+
     pub(super) fn dirs(&self) -> Vec<PathBuf> {
         self.parts.iter().map(|part| part.dir.clone()).collect()
     }

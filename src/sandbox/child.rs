@@ -3,6 +3,7 @@
 //! It is alone in its namespaces, with one thread, so what it does is ordinary code. The order matters: open all that
 //! the host has, cover the host, build the new root, change into it, become the user, execute.
 
+use super::devices;
 use super::error::{Doing, Setup, SetupError, show};
 use super::host::Host;
 use super::init;
@@ -30,9 +31,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const SETUP_FAILED: i32 = 125;
 
 /// Does the job as the process that was just made for it.
-pub(super) fn run(packed: PackedJob, host: &Host) -> ! {
+pub(super) fn run(packed: PackedJob, host: &Host, guarded: bool) -> ! {
     let Ok((job, reply)) = packed.unpack() else { process::exit_now(SETUP_FAILED) };
-    let started = catch_unwind(AssertUnwindSafe(|| start(job, host, reply.as_fd())));
+    let started = catch_unwind(AssertUnwindSafe(|| start(job, host, guarded, reply.as_fd())));
     let error = match started {
         Ok(Ok(not)) => {
             let _ = message::reply(&reply, &Reply::NotExecuted { text: not.text });
@@ -45,7 +46,7 @@ pub(super) fn run(packed: PackedJob, host: &Host) -> ! {
     process::exit_now(SETUP_FAILED)
 }
 
-fn start(job: Job, host: &Host, reply: BorrowedFd<'_>) -> Setup<program::NotExecuted> {
+fn start(job: Job, host: &Host, guarded: bool, reply: BorrowedFd<'_>) -> Setup<program::NotExecuted> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .doing(|| "bind to the parent".into())?;
     process::umask(0);
@@ -60,11 +61,11 @@ fn start(job: Job, host: &Host, reply: BorrowedFd<'_>) -> Setup<program::NotExec
     let [stdin, stdout, stderr] = &job.stdio;
     match &job.task {
         Task::Run(spec) => {
-            if !job.cgroups.is_empty() && !spec.host_cgroups {
+            if (guarded || !job.cgroups.is_empty()) && !spec.host_cgroups {
                 nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
                     .doing(|| "make a cgroup namespace".into())?;
             }
-            let (stubs, terminal, who) = build(spec, host)?;
+            let (stubs, terminal, who) = build(spec, host, guarded)?;
             let streams = match &terminal {
                 Some(pty) => pty.become_streams(),
                 None => pty::use_streams(stdin, stdout, stderr),
@@ -97,8 +98,13 @@ fn open_root() -> Setup<OwnedFd> {
     fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).doing(|| "open the container's root".into())
 }
 
-/// Builds the new root and changes into it.
-fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Terminal>, Identity)> {
+/// Builds the new root and changes into it. `guarded` says that this process was born in a cgroup that keeps it from
+/// devices.
+fn build(
+    spec: &SandboxSpec,
+    host: &Host,
+    guarded: bool,
+) -> Setup<(StubLog, Option<pty::Terminal>, Identity)> {
     join_network(&spec.network)?;
     // What the host has, while it can be reached.
     let mut parts = HostParts::open(spec)?;
@@ -109,6 +115,11 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
     let mut staging = Staging::cover_host().doing(|| "mount a memory file system for the setup".into())?;
     staging.attach(&root.mount).doing(|| "attach the root file system".into())?;
     parts.own_nodes(&mut staging);
+    let opens = spec.privileged || guarded && devices::in_force(&spec.device_rules, &mut staging);
+    if opens && !spec.privileged {
+        mount::clear_attributes(&root.mount, MountAttrFlags::MOUNT_ATTR_NODEV)
+            .doing(|| "let device nodes work".into())?;
+    }
     let mut stubs = StubLog::default();
     let place = |stubs: &mut StubLog, path: &[u8], want, last| {
         stubs
@@ -116,7 +127,7 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
             .doing(|| format!("prepare the mount point {}", show(path)))
     };
     system::proc(place(&mut stubs, b"proc", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
-    let dev = system::dev(place(&mut stubs, b"dev", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
+    let dev = system::dev(place(&mut stubs, b"dev", Point::Dir, Last::Keep)?, spec, &mut parts, host, opens)?;
     system::sys(place(&mut stubs, b"sys", Point::Dir, Last::Keep)?, spec, &mut parts, host)?;
     for mount in opened {
         let target = mount.target().to_vec();
@@ -124,7 +135,7 @@ fn build(spec: &SandboxSpec, host: &Host) -> Setup<(StubLog, Option<pty::Termina
             return Err(SetupError::new("mount /", "the target of a mount cannot be the root"));
         }
         let covers = mount.takes_the_look_of_its_place();
-        let (tree, point) = mount.build(&mut staging, host, spec.privileged)?;
+        let (tree, point) = mount.build(&mut staging, host, opens)?;
         let before = stubs.len();
         let at = place(&mut stubs, &target, point, Last::Follow)?;
         // what was made for the mount has no look of its own, and the mount stays as it is: open to all

@@ -31,7 +31,12 @@ impl Freezer {
     /// This machine has no freezer, or it may not be used.
     pub fn new(name: &str, running: &Running) -> io::Result<Self> {
         let two = ("cgroup.freeze", ("1", "0"));
-        if let Some(dir) = running.cgroup_dirs().into_iter().find(|dir| dir.join(two.0).exists()) {
+        if let Some(dir) = running
+            .cgroup_dirs()
+            .into_iter()
+            .chain(running.unified_dir())
+            .find(|dir| dir.join(two.0).exists())
+        {
             return Ok(Self { dir, file: two.0, words: two.1, own: true });
         }
         let tree = Tree::read();

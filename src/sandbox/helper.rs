@@ -111,9 +111,15 @@ impl Helper {
     }
 
     fn start(&mut self, job: PackedJob) {
-        match process::clone_alone(job.flags) {
-            Ok(Cloned::Child) => child::run(job, &self.host),
-            Ok(Cloned::Parent { pid, pidfd }) => {
+        let gate = job.gate.as_ref().map(AsFd::as_fd);
+        let born = match process::clone_alone_into(job.flags, gate) {
+            // without a gate nothing that is mounted shows devices
+            Err(_) if gate.is_some() => process::clone_alone(job.flags).map(|born| (born, false)),
+            born => born.map(|born| (born, gate.is_some())),
+        };
+        match born {
+            Ok((Cloned::Child, guarded)) => child::run(job, &self.host, guarded),
+            Ok((Cloned::Parent { pid, pidfd }, _)) => {
                 let Ok(copy) = pidfd.try_clone() else {
                     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
                     return;

@@ -4,6 +4,7 @@
 //! same time without a word to each other.
 
 use super::cgroup::Cgroup;
+use super::devices::{self, Gate};
 use super::error::SandboxError;
 use super::exit::{Exit, Status};
 use super::helper;
@@ -23,6 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The streams of a process. Ignored when it has a terminal of its own.
@@ -54,6 +56,8 @@ impl Stdio {
 pub struct Launcher {
     socket: Option<OwnedFd>,
     helper: Child,
+    /// The one for the usual devices, which most sandboxes share; `None` in it where there can be none.
+    gate: OnceLock<Option<Arc<Gate>>>,
 }
 
 impl Launcher {
@@ -83,7 +87,7 @@ impl Launcher {
             .stdout(std::process::Stdio::null())
             .spawn()
             .map_err(helper_error("execute it"))?;
-        Ok(Self { socket: Some(ours), helper })
+        Ok(Self { socket: Some(ours), helper, gate: OnceLock::new() })
     }
 
     /// Starts a sandbox and waits until its program is about to be executed.
@@ -93,42 +97,57 @@ impl Launcher {
         }
         let cgroup = Cgroup::create(&spec.limits)?;
         let changes = changes_of(&spec.rootfs);
-        self.send(Task::Run(Box::new(spec.clone())), stdio, cgroup, changes)
+        let gate = self.gate(spec, cgroup.as_ref())?;
+        let running = Running::new(cgroup, gate, changes);
+        self.send(Task::Run(Box::new(spec.clone())), stdio, running)
     }
 
-    /// Starts a further process in the sandbox of a running one (`exec`), given by a pidfd of its first process.
+    /// Finds the gate for the devices of a sandbox, or makes one of its own.
+    fn gate(&self, spec: &SandboxSpec, cgroup: Option<&Cgroup>) -> Result<Option<Arc<Gate>>, SandboxError> {
+        if spec.privileged {
+            return Ok(None);
+        }
+        let mut rules = devices::shown(&spec.devices)?;
+        rules.extend(&spec.device_rules);
+        Ok(match cgroup.and_then(Cgroup::unified) {
+            Some(dir) => Gate::at(dir, &rules).ok().map(Arc::new),
+            None if !rules.is_empty() => Gate::new(&rules).ok().map(Arc::new),
+            None => self.gate.get_or_init(|| Gate::new(&[]).ok().map(Arc::new)).clone(),
+        })
+    }
+
+    /// Starts a further process in the sandbox of a running one (`exec`), which shares the gate that one was given.
     pub fn spawn_in(
         &self,
-        target: OwnedFd,
+        sandbox: &Running,
         process: &ProcessSpec,
         privileged: bool,
         stdio: Stdio,
     ) -> Result<Running, SandboxError> {
+        let target = sandbox.pidfd().ok_or(SandboxError::HelperGone)?;
+        let target = target.try_clone_to_owned().map_err(process_error("refer to"))?;
         let task = Task::Enter { pidfd: target.into(), process: Box::new(process.clone()), privileged };
-        self.send(task, stdio, None, None)
+        let mut running = Running::new(None, None, None);
+        running.share_gate(sandbox);
+        self.send(task, stdio, running)
     }
 
-    fn send(
-        &self,
-        task: Task,
-        stdio: Stdio,
-        cgroup: Option<Cgroup>,
-        changes: Option<PathBuf>,
-    ) -> Result<Running, SandboxError> {
+    fn send(&self, task: Task, stdio: Stdio, mut running: Running) -> Result<Running, SandboxError> {
         let (ours, theirs) = socket::pair().map_err(process_error("connect to"))?;
         let job = Job {
             task,
             stdio: [stdio.stdin, stdio.stdout, stdio.stderr].map(SharedFd::from),
-            cgroups: cgroup.as_ref().map(Cgroup::doors).unwrap_or_default(),
+            cgroups: running.doors(),
         };
         let helper = self.socket.as_ref().ok_or(SandboxError::HelperGone)?;
-        message::send_job(helper, &job, theirs.as_fd()).map_err(|e| match e.kind() {
+        let gate = running.gate_door();
+        let gate = gate.as_ref().map(AsFd::as_fd);
+        message::send_job(helper, &job, gate, theirs.as_fd()).map_err(|e| match e.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SandboxError::HelperGone,
             _ => SandboxError::Process { doing: "cannot send a job to start", source: e },
         })?;
         // Only the helper's copies are left, so that its end can be seen.
         drop((theirs, job));
-        let mut running = Running::new(cgroup, changes);
         running.listen_on(ours);
         running.until_ready()?;
         Ok(running)
@@ -198,12 +217,13 @@ pub struct Running {
     /// The directory that takes the changes, from which stubs are removed at the end.
     changes: Option<PathBuf>,
     cgroup: Option<Cgroup>,
+    gate: Option<Arc<Gate>>,
     not_executed: Option<String>,
     exit: Option<Exit>,
 }
 
 impl Running {
-    pub(super) fn new(cgroup: Option<Cgroup>, changes: Option<PathBuf>) -> Self {
+    pub(super) fn new(cgroup: Option<Cgroup>, gate: Option<Arc<Gate>>, changes: Option<PathBuf>) -> Self {
         Self {
             news: None,
             ours: false,
@@ -212,6 +232,7 @@ impl Running {
             stubs: StubLog::default(),
             changes,
             cgroup,
+            gate,
             not_executed: None,
             exit: None,
         }
@@ -242,6 +263,25 @@ impl Running {
     /// Gives the files through which further processes enter the cgroups.
     pub(super) fn doors(&self) -> Vec<SharedFd> {
         self.cgroup.as_ref().map(Cgroup::doors).unwrap_or_default()
+    }
+
+    /// Gives the cgroup that its processes are born in.
+    pub(super) fn gate_door(&self) -> Option<SharedFd> {
+        self.gate.as_ref().map(|gate| gate.door())
+    }
+
+    /// Takes a process of another sandbox through the gate of that one.
+    pub(super) fn share_gate(&mut self, other: &Self) {
+        self.gate.clone_from(&other.gate);
+    }
+
+    pub(super) fn forget_gate(&mut self) {
+        self.gate = None;
+    }
+
+    /// Gives the cgroup of version 2 that holds all its processes and no others, by a path of this process.
+    pub(super) fn unified_dir(&self) -> Option<PathBuf> {
+        self.gate.as_ref().map(|gate| gate.path())
     }
 
     fn until_ready(&mut self) -> Result<(), SandboxError> {
@@ -311,6 +351,7 @@ impl Running {
     }
 
     fn ended(&mut self, status: Status) -> Exit {
+        self.gate = None;
         let oom_killed = self.cgroup.take().is_some_and(|cgroup| cgroup.oom_killed());
         let stubs = self.changes.take().map(|dir| stubs::remove(&self.stubs, &dir));
         Exit {

@@ -104,6 +104,8 @@ pub(super) fn next_reply(socket: impl AsFd) -> io::Result<Option<Reply>> {
 pub(super) struct PackedJob {
     pub reply: OwnedFd,
     pub flags: CloneFlags,
+    /// The cgroup that the process is born in.
+    pub gate: Option<OwnedFd>,
     large: bool,
     body: Vec<u8>,
     fds: Vec<OwnedFd>,
@@ -111,20 +113,31 @@ pub(super) struct PackedJob {
 
 const HEAD: usize = 9;
 
-pub(super) fn send_job(socket: impl AsFd, job: &Job, reply: BorrowedFd<'_>) -> io::Result<()> {
+/// Bits of the first byte: the body is in a file, a gate is among the descriptors.
+const LARGE: u8 = 1;
+const GATE: u8 = 2;
+
+pub(super) fn send_job(
+    socket: impl AsFd,
+    job: &Job,
+    gate: Option<BorrowedFd<'_>>,
+    reply: BorrowedFd<'_>,
+) -> io::Result<()> {
     let (body, riders) = wire::encode(job).map_err(io::Error::other)?;
-    let flags = job.task.clone_flags(!job.cgroups.is_empty()).bits().to_le_bytes();
+    let flags = job.task.clone_flags(!job.cgroups.is_empty() || gate.is_some()).bits().to_le_bytes();
+    let kind = if gate.is_some() { GATE } else { 0 };
     let mut fds = vec![reply];
+    fds.extend(gate);
     fds.extend(riders.iter().map(AsFd::as_fd));
     if HEAD + body.len() <= socket::MAX_MESSAGE {
-        let message = [&[0], &flags[..], &body].concat();
+        let message = [&[kind], &flags[..], &body].concat();
         return socket::send(socket, &message, &fds);
     }
     let mut file = File::from(rustix::fs::memfd_create("rbuild-job", MemfdFlags::CLOEXEC)?);
     file.write_all(&body)?;
     file.rewind()?;
     fds.push(file.as_fd());
-    socket::send(socket, &[&[1], &flags[..]].concat(), &fds)
+    socket::send(socket, &[&[kind | LARGE], &flags[..]].concat(), &fds)
 }
 
 pub(super) fn recv_job(socket: impl AsFd) -> io::Result<Option<PackedJob>> {
@@ -135,8 +148,13 @@ pub(super) fn recv_job(socket: impl AsFd) -> io::Result<Option<PackedJob>> {
         return Err(broken());
     }
     let reply = fds.remove(0);
+    let gate = match head[0] & GATE {
+        0 => None,
+        _ if fds.is_empty() => return Err(broken()),
+        _ => Some(fds.remove(0)),
+    };
     let flags = CloneFlags::from_bits(u64::from_le_bytes(head[1..].try_into().map_err(|_| broken())?));
-    Ok(Some(PackedJob { reply, flags, large: head[0] == 1, body: body.to_vec(), fds }))
+    Ok(Some(PackedJob { reply, flags, gate, large: head[0] & LARGE != 0, body: body.to_vec(), fds }))
 }
 
 impl PackedJob {

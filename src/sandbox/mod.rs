@@ -12,6 +12,7 @@ mod apparmor;
 mod capability;
 mod cgroup;
 mod child;
+mod devices;
 mod enter;
 mod error;
 mod exit;
@@ -40,6 +41,7 @@ mod user;
 mod wire;
 
 pub use capability::CapSet;
+pub use devices::DeviceRule;
 pub use error::{SandboxError, SetupError};
 pub use exit::{Exit, Status};
 pub use freezer::{Freezer, members};

@@ -128,7 +128,7 @@ impl Opened<'_> {
                 } else {
                     discarding(tree, scratch.as_deref(), staging, host)?
                 };
-                (tree, MountAttrFlags::MOUNT_ATTR_NODEV)
+                (tree, if devices { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV })
             }
             (MountKind::Tmpfs { size, mode }, _) => (tmpfs(*size, *mode)?, MountAttrFlags::empty()),
             (MountKind::TmpfsWith(options), _) => (tmpfs_with(options)?, MountAttrFlags::empty()),

@@ -5,6 +5,7 @@
 
 use super::cgroup::Cgroup;
 use super::child;
+use super::devices::{self, Gate};
 use super::error::SandboxError;
 use super::host::Host;
 use super::launcher::{Running, Stdio, changes_of};
@@ -17,6 +18,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 /// The process ids of another sandbox, which the children of this process get while the value lives.
 struct LentPids {
@@ -79,7 +81,8 @@ impl Nursery {
         }
         let cgroup = Cgroup::create(&spec.limits)?;
         let doors = cgroup.as_ref().map(Cgroup::doors).unwrap_or_default();
-        let mut running = Running::new(cgroup, changes_of(&spec.rootfs));
+        let gate = self.gate(spec, cgroup.as_ref())?;
+        let mut running = Running::new(cgroup, gate.map(Arc::new), changes_of(&spec.rootfs));
         let _lent = match spec.pid {
             PidNamespace::Of(pid) => Some(LentPids::of(pid)?),
             PidNamespace::New | PidNamespace::Host => None,
@@ -99,9 +102,30 @@ impl Nursery {
         let target = sandbox.pidfd().ok_or(SandboxError::HelperGone)?;
         let target = target.try_clone_to_owned().map_err(failed("cannot refer to"))?;
         let task = Task::Enter { pidfd: target.into(), process: Box::new(process.clone()), privileged };
-        let mut running = Running::new(None, None);
+        let mut running = Running::new(None, None, None);
+        running.share_gate(sandbox);
         self.start(&mut running, task, stdio, sandbox.doors())?;
         Ok(running)
+    }
+
+    /// Makes the gate for the devices of a sandbox; `None` where there can be none, and for who may use all.
+    fn gate(&self, spec: &SandboxSpec, cgroup: Option<&Cgroup>) -> Result<Option<Gate>, SandboxError> {
+        let mut rules = devices::shown(&spec.devices)?;
+        rules.extend(&spec.device_rules);
+        if spec.privileged || self.host.in_userns {
+            return Ok(None);
+        }
+        let gate = match cgroup.and_then(Cgroup::unified) {
+            Some(dir) => Gate::at(dir, &rules),
+            None => Gate::new(&rules),
+        };
+        match gate {
+            Err(e) if !spec.device_rules.is_empty() => Err(SandboxError::Limit {
+                what: "the use of devices",
+                why: format!("rules for devices need cgroup 2 and BPF: {e}"),
+            }),
+            other => Ok(other.ok()),
+        }
     }
 
     fn start(
@@ -114,13 +138,23 @@ impl Nursery {
         let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(SharedFd::from);
         let job = Job { task, stdio, cgroups };
         let packed = Self::pack(&job, running).map_err(failed("cannot prepare to start"))?;
+        let is_new = matches!(job.task, Task::Run(_));
         drop(job);
-        match process::clone_process(packed.flags) {
-            Ok(Cloned::Child) => {
-                process::default_signals();
-                child::run(packed, &self.host)
+        let gate = packed.gate.as_ref().map(AsFd::as_fd);
+        let born = match process::clone_process_into(packed.flags, gate) {
+            // then nothing that is mounted shows devices; a sandbox whose mounts do is entered by the gate or not at all
+            Err(_) if gate.is_some() && is_new => {
+                running.forget_gate();
+                process::clone_process(packed.flags).map(|born| (born, false))
             }
-            Ok(Cloned::Parent { pid, pidfd }) => {
+            born => born.map(|born| (born, gate.is_some())),
+        };
+        match born {
+            Ok((Cloned::Child, guarded)) => {
+                process::default_signals();
+                child::run(packed, &self.host, guarded)
+            }
+            Ok((Cloned::Parent { pid, pidfd }, _)) => {
                 // only the child's copies are left, so that its executing the program can be seen
                 drop(packed);
                 running.adopt(pid.as_raw_nonzero().get(), pidfd)
@@ -133,7 +167,8 @@ impl Nursery {
     fn pack(job: &Job, running: &mut Running) -> io::Result<message::PackedJob> {
         let (near, far) = socket::pair()?;
         let (ours, theirs): (OwnedFd, OwnedFd) = socket::pair()?;
-        message::send_job(&near, job, theirs.as_fd())?;
+        let gate = running.gate_door();
+        message::send_job(&near, job, gate.as_ref().map(AsFd::as_fd), theirs.as_fd())?;
         running.listen_on(ours);
         message::recv_job(&far)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }

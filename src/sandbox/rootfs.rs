@@ -1,7 +1,8 @@
 //! The root file system as a detached mount: overlay, read-only overlay or a plain directory.
 //!
 //! Nothing on a device node in there can be opened (nodev): the sandbox has its own `/dev`, and root inside may make
-//! nodes but must not reach the machine's disks through them.
+//! nodes but must not reach the machine's disks through them. Only where a [gate](super::devices) guards the devices is
+//! that taken back.
 
 use super::error::{Doing, Setup, SetupError, show};
 use super::host::Host;

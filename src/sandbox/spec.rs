@@ -5,6 +5,7 @@
 //! Paths of the host are `PathBuf`s, paths inside the container are bytes and are only ever resolved inside its root.
 
 use super::capability::CapSet;
+use super::devices::DeviceRule;
 use super::seccomp::SeccompProfile;
 use super::wire::SharedFd;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ pub struct SandboxSpec {
     pub privileged: bool,
     /// Device nodes of the host to show beside the standard ones.
     pub devices: Vec<DeviceSpec>,
+    /// Devices that may be used beside the standard ones and those that are shown.
+    pub device_rules: Vec<DeviceRule>,
     /// Whose pid namespace; always a new one unless the user asked for `--pid=host`.
     pub pid: PidNamespace,
     /// Whose IPC namespace.
@@ -66,6 +69,7 @@ impl SandboxSpec {
             limits: Limits::default(),
             privileged: false,
             devices: Vec::new(),
+            device_rules: Vec::new(),
             pid: PidNamespace::New,
             ipc: IpcNamespace::New,
             host_cgroups: false,

@@ -74,6 +74,21 @@ impl Staging {
         Ok(fs::openat(&self.mount, &name, flags, Mode::empty())?)
     }
 
+    /// Tries to open a device that is not there, by a node of its own, and gives what the kernel says.
+    pub(super) fn try_device(
+        &mut self,
+        kind: FileType,
+        major: u32,
+        minor: u32,
+    ) -> Result<(), rustix::io::Errno> {
+        let (name, mode) = (self.name(), Mode::RUSR | Mode::WUSR);
+        fs::mknodat(&self.mount, &name, kind, mode, fs::makedev(major, minor))?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let said = fs::openat(&self.mount, &name, flags, Mode::empty()).map(drop);
+        fs::unlinkat(&self.mount, &name, fs::AtFlags::empty())?;
+        said
+    }
+
     /// Makes a file and gives a detached mount of it.
     pub(super) fn file(&mut self, content: &[u8], mode: u32, uid: u32, gid: u32) -> io::Result<OwnedFd> {
         let name = self.name();

@@ -2,7 +2,7 @@
 //!
 //! All of it is mounted fresh for the sandbox. The mount points must be real directories of the image: a link there is
 //! an error, never followed. The few device nodes are the sandbox's own, each mounted by itself on a `/dev` where no
-//! other node can be opened: a `chmod /dev/null` inside must not change the host's node. Where nodes cannot be made (in
+//! other node can be opened unless a [gate](super::devices) guards the devices: a `chmod /dev/null` inside must not change the host's node. Where nodes cannot be made (in
 //! a user namespace) the host's are mounted, read-only, which protects the node and not the device.
 
 use super::error::{Doing, Setup, SetupError, show};
@@ -71,7 +71,7 @@ pub(super) struct HostParts {
     shm: Option<OwnedFd>,
     /// For a user's sandbox with the machine's process ids, which may mount none of its own.
     proc: Option<OwnedFd>,
-    /// The cgroup trees of version 1, for a sandbox that may change them.
+    /// The machine's cgroup trees, for a sandbox that may see or change them.
     cgroups: Option<OwnedFd>,
 }
 
@@ -101,7 +101,7 @@ impl HostParts {
         };
         let proc = if spec.pid == PidNamespace::Host { place("/proc").ok() } else { None };
         let proc = proc.and_then(|place| mount::clone_tree(place, true).ok());
-        let wants_cgroups = spec.privileged || spec.writable_cgroups;
+        let wants_cgroups = spec.privileged || spec.writable_cgroups || spec.host_cgroups;
         let cgroups = if wants_cgroups { place("/sys/fs/cgroup").ok() } else { None };
         let cgroups = cgroups.and_then(|place| mount::clone_tree(place, true).ok());
         Ok(Self { nodes, hosts_nodes: true, devices, sys, shm, proc, cgroups })
@@ -250,12 +250,13 @@ pub(super) fn sys(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, hos
     mount::attach(&tree, place).doing(|| "mount /sys".into())?;
     let writable = spec.privileged || spec.writable_cgroups;
     let cgroups_readonly = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-    if fresh && !host.cgroup2 {
-        // docker shows those of version 1, too; they cannot be mounted anew, and are shown where they can be used
+    if fresh && (!host.cgroup2 || spec.host_cgroups) {
+        // Those of version 1 cannot be mounted anew. Those of version 2 must not be where the machine's own are seen:
+        // that would set their options anew for everybody.
         let at = fs::openat(&tree, "fs/cgroup", PLACE, Mode::empty());
         if let (Some(cgroups), Ok(at)) = (parts.cgroups.take(), at)
             && mount::make_private(&cgroups, true).is_ok()
-            && mount::add_attributes(&cgroups, INERT, true).is_ok()
+            && mount::add_attributes(&cgroups, INERT | cgroups_readonly, true).is_ok()
         {
             mount::attach(&cgroups, at).doing(|| "mount /sys/fs/cgroup".into())?;
         }
@@ -322,12 +323,18 @@ pub(super) struct Dev {
     pub pts: OwnedFd,
 }
 
-/// Mounts `/dev`: a few nodes, terminals, shared memory.
-pub(super) fn dev(place: OwnedFd, spec: &SandboxSpec, parts: &mut HostParts, host: &Host) -> Setup<Dev> {
+/// Mounts `/dev`: a few nodes, terminals, shared memory. `opens` says whether nodes that are made there work.
+pub(super) fn dev(
+    place: OwnedFd,
+    spec: &SandboxSpec,
+    parts: &mut HostParts,
+    host: &Host,
+    opens: bool,
+) -> Setup<Dev> {
     let doing = || "mount /dev".to_owned();
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
-    // The nodes are mounts of their own; others that somebody makes here are dead.
-    let nodev = if spec.privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
+    // The nodes are mounts of their own; unless something else guards the devices others that are made here are dead.
+    let nodev = if opens { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
     let dev = new_fs("tmpfs", &[("mode", "755"), ("size", "65536k")], flags | nodev).doing(doing)?;
     mount::attach(&dev, place).doing(doing)?;
     for (at, (name, ..)) in NODES.iter().enumerate() {

@@ -1,10 +1,11 @@
 //! The kernel behind safe functions: the only room with `unsafe`.
 //!
 //! Most of what rbuild asks of Linux has a safe wrapper in rustix or nix, and then the caller uses that. Here is what
-//! has none (`clone3`, `mount_setattr`, seccomp filters) and what has one that is easy to misuse: opening a path
+//! has none (`clone3`, `mount_setattr`, seccomp filters, device programs) and what has one that is easy to misuse: opening a path
 //! inside a directory tree that somebody else filled ([`inroot`]), extended attributes without following links
 //! ([`xattr`]).
 
+pub mod bpf;
 pub mod file;
 pub mod fsutil;
 pub mod inroot;

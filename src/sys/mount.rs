@@ -96,6 +96,11 @@ pub fn add_attributes(mount: impl AsFd, add: MountAttrFlags, recursive: bool) ->
     set_attr(mount.as_fd(), MountAttr { set: u64::from(add.bits()), ..MountAttr::default() }, recursive)
 }
 
+/// Takes attributes away from a mount, not from those below it.
+pub fn clear_attributes(mount: impl AsFd, clear: MountAttrFlags) -> io::Result<()> {
+    set_attr(mount.as_fd(), MountAttr { clear: u64::from(clear.bits()), ..MountAttr::default() }, false)
+}
+
 /// Cuts a mount and all below it off from events of its origin.
 pub fn make_private(mount: impl AsFd, recursive: bool) -> io::Result<()> {
     set_attr(mount.as_fd(), MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() }, recursive)

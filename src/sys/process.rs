@@ -3,7 +3,10 @@
 use nix::libc;
 use rustix::process::Pid;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// `CLONE_INTO_CGROUP` of linux/sched.h, since Linux 5.7.
+const INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// The namespaces that a clone can make anew (clone(2), `CLONE_NEW*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +67,16 @@ pub enum Cloned {
 /// forever. Fails with `WouldBlock` when there are more, a moment later: a thread that has been joined is still in the
 /// kernel's list for some microseconds, on a busy machine longer.
 pub fn clone_process(flags: CloneFlags) -> io::Result<Cloned> {
+    clone_process_into(flags, None)
+}
+
+/// Like [`clone_process`]; the copy is in the cgroup of version 2 behind a descriptor of its directory from the first
+/// moment on.
+pub fn clone_process_into(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     const MOMENT: std::time::Duration = std::time::Duration::from_micros(500);
     for _ in 0..400 {
         if !std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
-            return clone_alone(flags);
+            return clone_alone_into(flags, cgroup);
         }
         std::thread::sleep(MOMENT);
     }
@@ -76,12 +85,21 @@ pub fn clone_process(flags: CloneFlags) -> io::Result<Cloned> {
 
 /// Like [`clone_process`], for a caller that has checked once that no thread was ever started here.
 pub(crate) fn clone_alone(flags: CloneFlags) -> io::Result<Cloned> {
+    clone_alone_into(flags, None)
+}
+
+/// Both of it.
+pub(crate) fn clone_alone_into(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: an all-zero clone_args is the valid "nothing asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags.0 | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    }
     // SAFETY: without CLONE_VM the child runs on a copy of this memory and stack, as after fork(2); `pidfd` outlives
     // the call. There is one thread, so no lock of the allocator is held by somebody who is missing in the child.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };

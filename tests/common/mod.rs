@@ -418,3 +418,11 @@ fn fresh_dir(parent: &Path) -> PathBuf {
     fs::create_dir_all(&dir).expect("a directory for the test");
     dir
 }
+
+/// Whether device nodes can be guarded here, so that they work in containers: root, and cgroup 2 to be written to.
+pub(crate) fn guards_devices() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let writable =
+        |line: &str| line.split(' ').nth(5).is_some_and(|options| options.split(',').any(|o| o == "rw"));
+    is_root() && mounts.lines().any(|line| line.contains(" - cgroup2 ") && writable(line))
+}

@@ -353,3 +353,62 @@ fn a_fork_bomb_ends_with_its_container() {
     let _ = running.wait(MINUTE);
     space.assert_nothing_runs();
 }
+
+/// Nodes that lead to the machine's disks, memory and virtual machines: made inside, brought by an image, in a volume, in
+/// a device file system mounted inside; from the first process, from `exec`, after a restart. None can be opened.
+#[test]
+fn nodes_do_not_lead_to_the_machines_devices() {
+    if !crate::common::root_or_skip() {
+        return;
+    }
+    let space = TestSpace::new().with_busybox();
+    let mut nodes = vec!["c 1 1".to_owned(), "c 1 4".to_owned(), "c 10 232".to_owned(), "b 7 0".to_owned()];
+    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        let numbers = fs::read_to_string(entry.path().join("dev")).unwrap_or_default();
+        nodes.extend(numbers.trim().split_once(':').map(|(major, minor)| format!("b {major} {minor}")));
+    }
+    let make: String = nodes.iter().enumerate().map(|(n, node)| format!("mknod $1/n{n} {node}; ")).collect();
+    let make = format!("make() {{ mkdir -p $1; {make} }}");
+    // read and written: opening is enough
+    let open = "open() { for n in $1/*; do (exec 3< $n) && echo OPENED $n; (exec 3<> $n) && echo OPENED $n; done; }; exec 2> /dev/null";
+    space.build_text("nodes", &format!("FROM busybox\nRUN {make}; make /image\nRUN --network=none {open}; {make}; make /step; open /image; open /step; test -z \"$(open /step)$(open /image)\"\n"));
+    let volume = space.mkdir("volume").display().to_string();
+    let script = format!(
+        "{make}; {open}; make /dev/more; make /v; make /tmp/t; make /dev/shm/t; \
+        for d in /image /step /v /dev/more /tmp/t /dev/shm/t; do open $d; done; \
+        mkdir /fs && mount -t devtmpfs none /fs && open /fs/[sv]d; mount -t tmpfs none /fs && make /fs/t && open /fs/t; echo done"
+    );
+    let bind = format!("{volume}:/v");
+    let run = |flags: &[&str]| {
+        let mut args = vec!["run", "--rm", "--network", "none", "-v", &bind, "--tmpfs", "/tmp:dev"];
+        args.extend(flags);
+        args.extend(["nodes", "sh", "-c", &script]);
+        space.rbuild(args).ok().stdout
+    };
+    assert_eq!(run(&[]), "done\n");
+    assert_eq!(run(&["--init", "-m", "64m", "--pids-limit", "100"]), "done\n");
+    assert_eq!(run(&["--device", "/dev/null:/dev/nothing", "--pid", "host", "--cgroupns", "host"]), "done\n");
+    if crate::common::guards_devices() {
+        // who may mount can also mount without nodev
+        assert_eq!(run(&["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"]), "done\n");
+    }
+    let kept = ["run", "-d", "--name", "box", "--network", "none", "-v", &bind, "nodes", "sleep", "3600"];
+    space.rbuild(kept).ok();
+    for round in ["first", "after a restart", "after a pause"] {
+        for flags in [&["exec"][..], &["exec", "-t"], &["exec", "--privileged"]] {
+            let done = space.rbuild([flags, &["box", "sh", "-c", &script]].concat()).ok();
+            assert!(
+                done.stdout.trim_end().ends_with("done") && !done.stdout.contains("OPENED"),
+                "{round} {flags:?}\n{done}"
+            );
+        }
+        match round {
+            "first" => drop(space.rbuild(["restart", "-t", "0", "box"]).ok()),
+            _ => {
+                space.rbuild(["pause", "box"]).ok();
+                space.rbuild(["unpause", "box"]).ok();
+            }
+        }
+    }
+    space.rbuild(["rm", "-f", "box"]).ok();
+}

@@ -3,7 +3,7 @@
 use super::on;
 use crate::cli::{CliError, values};
 use crate::runtime::Confinement;
-use crate::sandbox::{CapSet, DeviceSpec, IpcNamespace, Limits, PidNamespace};
+use crate::sandbox::{CapSet, DeviceRule, DeviceSpec, IpcNamespace, Limits, PidNamespace};
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -36,6 +36,9 @@ pub(super) struct ConfinementFlags {
     /// Show a device of the host
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     pub(super) device: Vec<OsString>,
+    /// Let devices be used that are not shown, for example "c 42:* rmw"
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
     /// Set a kernel setting of the container's own namespaces
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) sysctl: Vec<String>,
@@ -115,6 +118,11 @@ impl ConfinementFlags {
             shm_size: args.shm_size.as_deref().map(|size| values::bytes("--shm-size", size)).transpose()?,
             sysctls: args.sysctl.iter().map(|text| sysctl(text)).collect::<Result<_, _>>()?,
             devices: args.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?,
+            device_rules: args
+                .device_cgroup_rule
+                .iter()
+                .map(|text| device_rule(text))
+                .collect::<Result<_, _>>()?,
             oom_score_adj: args.oom_score_adj,
             cap_add: args.cap_add.clone(),
             cap_drop: args.cap_drop.clone(),
@@ -242,6 +250,13 @@ fn sysctl(text: &str) -> Result<(String, String), CliError> {
         .filter(|(name, _)| !name.is_empty())
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .ok_or_else(|| CliError::new(format!("--sysctl {text:?}: expected NAME=VALUE")))
+}
+
+fn device_rule(text: &str) -> Result<DeviceRule, CliError> {
+    DeviceRule::parse(text).ok_or_else(|| {
+        CliError::new(format!("invalid device cgroup rule format: '{text}'"))
+            .hint("write KIND MAJOR:MINOR ACCESS, for example 'c 42:* rwm'")
+    })
 }
 
 fn device(text: &OsStr) -> Result<DeviceSpec, CliError> {
