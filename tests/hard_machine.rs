@@ -174,3 +174,22 @@ fn limits_without_cgroups_are_refused_and_builds_go_on() {
     let refused = bare("build --no-cache --memory 64m -t app ctx");
     assert!(refused.status.code() == Some(1) && refused.stderr.contains("cgroup"), "{refused}");
 }
+
+#[test]
+fn nothing_is_mounted_over_the_host() {
+    if !root_or_skip() || !tools_or_skip(&["unshare"]) {
+        return;
+    }
+    // where systemd is, all mounts are shared with their copies
+    let space = TestSpace::new().with_busybox();
+    space.dockerfile("FROM busybox\nRUN echo built >/f\n");
+    let done = script(
+        &space,
+        "exec unshare --mount --propagation shared sh -c '
+            cat /proc/self/mountinfo >before
+            $RBUILD info >/dev/null && $RBUILD build -q -t app ctx >/dev/null && $RBUILD run --rm app cat /f &&
+            $RBUILD create --name box app >/dev/null && $RBUILD cp box:/f copied && cat copied
+            cut -d\" \" -f5 /proc/self/mountinfo >after; cut -d\" \" -f5 before | diff - after'",
+    );
+    assert_eq!(done.ok().stdout, "built\nbuilt\n");
+}

@@ -66,7 +66,12 @@ impl Ctx {
         if let Some((word, on)) = found.as_deref().and_then(|text| text.split_once(' '))
             && on == kernel
         {
-            return Ok(word == "overlay");
+            match word {
+                "overlay" => return Ok(true),
+                "copies" => return Ok(false),
+                // another version's word: it may have found less
+                _ => {}
+            }
         }
         let tried = sandbox::try_overlay(store.temp_dir("overlay")?.path());
         if let Err(why) = &tried {
@@ -75,7 +80,7 @@ impl Ctx {
                 self.root.display()
             ));
         }
-        let word = if tried.is_ok() { "overlay" } else { "copy" };
+        let word = if tried.is_ok() { "overlay" } else { "copies" };
         store.write_atomic(MODE_FILE, format!("{word} {kernel}").as_bytes(), false)?;
         Ok(tried.is_ok())
     }

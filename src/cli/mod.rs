@@ -32,6 +32,7 @@ mod save;
 mod signals;
 mod step_failure;
 mod system;
+mod system_boot;
 mod system_check;
 mod system_df;
 mod table;
@@ -150,6 +151,7 @@ fn starts_containers(command: &Command) -> bool {
         Command::Run(_) => true,
         Command::Container(command) => command.starts(),
         Command::Containers(command) => command.starts(),
+        Command::System(command) => command.starts(),
         _ => false,
     }
 }

@@ -5,7 +5,8 @@ use super::listing::Wanted;
 use super::prune::{Filters, cache_text, collector, confirm, images_in_use, images_text};
 use super::table::human_size;
 use super::{
-    CliError, CommandResult, Ctx, containers, happened, info, network, rmi, system_check, system_df, volume,
+    CliError, CommandResult, Ctx, containers, happened, info, network, rmi, system_boot, system_check,
+    system_df, volume,
 };
 use crate::gc::PruneRequest;
 use std::process::ExitCode;
@@ -13,6 +14,8 @@ use std::process::ExitCode;
 /// The commands of the group.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum SystemCommand {
+    /// Start the containers that shall run after a boot, or have the machine do so
+    Boot(system_boot::Args),
     /// Verify that everything in the store is what it should be
     Check(system_check::Args),
     /// Show how much disk is used
@@ -23,6 +26,13 @@ pub(super) enum SystemCommand {
     Info(info::InfoArgs),
     /// Remove what nothing uses
     Prune(PruneArgs),
+}
+
+impl SystemCommand {
+    /// Whether it may start containers that outlive it.
+    pub(super) fn starts(&self) -> bool {
+        matches!(self, Self::Boot(_))
+    }
 }
 
 /// Removes containers that do not run, networks and images that nothing uses, and build cache.
@@ -45,6 +55,7 @@ pub(super) struct PruneArgs {
 /// Runs one of the group.
 pub(super) fn run(command: &SystemCommand, ctx: &Ctx) -> CommandResult {
     match command {
+        SystemCommand::Boot(args) => system_boot::run(args, ctx),
         SystemCommand::Check(args) => system_check::run(args, ctx),
         SystemCommand::Df(args) => system_df::run(args, ctx),
         SystemCommand::Events(args) => containers::events::run(args, ctx),

@@ -45,6 +45,8 @@ struct Place {
     pid: u32,
     /// When that process started.
     start: u64,
+    /// In which run of the kernel.
+    boot: String,
     /// The user namespace that it is in.
     user_namespace: PathBuf,
     netns: PathBuf,
@@ -111,6 +113,7 @@ impl Place {
     fn look(dir: &Path) -> Option<Self> {
         let place: Self = serde_json::from_slice(&std::fs::read(dir.join(MARK)).ok()?).ok()?;
         let same = place.user_namespace == user_namespace()?;
+        let same = same && place.boot == crate::sys::boot::id();
         (same && process::start_time(place.pid) == Some(place.start)).then_some(place)
     }
 
@@ -171,6 +174,7 @@ fn serve(dir: &Path) -> io::Result<()> {
             let place = Place {
                 pid,
                 start: process::start_time(pid).unwrap_or(0),
+                boot: crate::sys::boot::id(),
                 user_namespace: user_namespace().unwrap_or_default(),
                 netns: format!("/proc/{pid}/fd/{}", network.netns().as_raw_fd()).into(),
                 resolv_conf: network.resolv_conf(),

@@ -22,8 +22,8 @@ use super::state::{State, Status};
 use super::{ContainerId, ContainerName, RunError};
 use crate::fault;
 use crate::store::{Lock, LockKind, Store, StoreError};
-use crate::sys::fsutil;
 pub(super) use crate::sys::process::start_time;
+use crate::sys::{boot, fsutil};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -34,6 +34,9 @@ const RECORD_LIMIT: u64 = 8 << 20;
 
 /// What a container is that a monitor was taken away from.
 const KILLED: i32 = 137;
+
+/// What docker gives one that ran when the machine went down.
+const LOST: i32 = 255;
 
 /// All containers of a store.
 #[derive(Debug, Clone)]
@@ -117,13 +120,17 @@ impl Containers {
 
     /// Reads a container, and puts right what a killed monitor has left; `None` when there is none.
     pub fn get(&self, id: &ContainerId) -> Result<Option<Container>, RunError> {
-        let Some(record) = self.read::<Record>(id, "config.json")? else { return Ok(None) };
-        let state = self.read::<State>(id, "state.json")?.unwrap_or_default();
-        let mut container = Container { record, state, dir: self.dir(id) };
+        let Some(mut container) = self.get_unhealed(id)? else { return Ok(None) };
         if container.state.status.is_live() || container.state.status == Status::Removing {
             self.heal(&mut container)?;
         }
         Ok(self.dir(id).exists().then_some(container))
+    }
+
+    fn get_unhealed(&self, id: &ContainerId) -> Result<Option<Container>, RunError> {
+        let Some(record) = self.read::<Record>(id, "config.json")? else { return Ok(None) };
+        let state = self.read::<State>(id, "state.json")?.unwrap_or_default();
+        Ok(Some(Container { record, state, dir: self.dir(id) }))
     }
 
     fn read<T: serde::de::DeserializeOwned>(
@@ -156,8 +163,12 @@ impl Containers {
         super::network::clean(self, &container.record, &container.state.network);
         let state = &mut container.state;
         state.go(Status::Exited);
-        (state.exit_code, state.pid) = (KILLED, 0);
-        state.error = "the container's monitor was killed, and its processes with it".into();
+        let (code, why) = match state.boot.is_empty() || state.boot == boot::id() {
+            true => (KILLED, "the container's monitor was killed, and its processes with it"),
+            false => (LOST, "the machine went down while the container ran"),
+        };
+        (state.exit_code, state.pid, state.error) = (code, 0, why.into());
+        crate::sandbox::remove_cgroups(&std::mem::take(&mut state.cgroups));
         state.finished = super::time::now();
         state.network = Default::default();
         self.save_state(&container.record, &container.state)?;
@@ -315,6 +326,34 @@ impl Containers {
     pub(super) fn save_state(&self, record: &Record, state: &State) -> Result<(), RunError> {
         let durable = state.status == Status::Exited && !record.auto_remove;
         Ok(self.store.write_atomic(&Self::rel(&record.id, "state.json"), &to_json(state)?, durable)?)
+    }
+
+    /// Lists the containers that `system boot` starts: by their policy they run always, or until their user stops
+    /// them; they ran once, and nobody has started or ended them since the machine came up.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn due_at_boot(&self) -> Result<Vec<Container>, RunError> {
+        let now = boot::id();
+        let mut all = self.list()?;
+        all.retain(|container| {
+            let state = &container.state;
+            let wanted = container.record.restart.at_boot(state.stopped_by_user);
+            wanted && state.started != 0 && state.status.can_start() && state.boot != now
+        });
+        all.reverse();
+        Ok(all)
+    }
+
+    /// Notes that a container was stopped because the machine goes down, so that `system boot` starts it again.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn shut_down(&self, id: &ContainerId) -> Result<(), RunError> {
+        let Some(_lock) = self.try_lock(id)? else { return Ok(()) };
+        let Some(container) = self.get_unhealed(id)? else { return Ok(()) };
+        let state = State { stopped_by_user: false, boot: String::new(), ..container.state };
+        self.save_state(&container.record, &state)
     }
 
     /// Gives a container another name.

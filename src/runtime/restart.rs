@@ -18,9 +18,9 @@ pub enum RestartPolicy {
     No,
     /// After a failure; at most so often, 0 is without limit.
     OnFailure(u32),
-    /// Always, unless the user has stopped it.
+    /// Always, unless the user has stopped it; then again from the next boot on.
     Always,
-    /// The same as long as there is no daemon to restart.
+    /// The same, but not after a boot when the user had stopped it.
     UnlessStopped,
 }
 
@@ -71,6 +71,18 @@ impl RestartPolicy {
     }
 }
 
+impl RestartPolicy {
+    /// Says whether a container is started when the machine comes up. docker starts those of `on-failure` too when they
+    /// had failed, against its own manual.
+    pub fn at_boot(self, stopped_by_user: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::UnlessStopped => !stopped_by_user,
+            Self::No | Self::OnFailure(_) => false,
+        }
+    }
+}
+
 /// How long to wait before the next start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backoff(Option<Duration>);
@@ -106,6 +118,10 @@ mod tests {
         for bad in ["never", "always:3", "on-failure:x", "on-failure:-1"] {
             assert!(P::parse(bad).is_err(), "{bad}");
         }
+        assert!(
+            P::Always.at_boot(true) && P::UnlessStopped.at_boot(false) && !P::UnlessStopped.at_boot(true)
+        );
+        assert!(!P::No.at_boot(false) && !P::OnFailure(0).at_boot(false));
         assert!(P::Always.again(0, 99) && !P::No.again(1, 0));
         assert!(P::OnFailure(2).again(1, 1) && !P::OnFailure(2).again(1, 2) && !P::OnFailure(0).again(0, 0));
     }

@@ -138,6 +138,9 @@ pub struct State {
     pub health: Option<super::health::Health>,
     /// What the container has of networks while it runs.
     pub network: NetworkState,
+    /// The run of the kernel in which it was started last; empty when it was never started, and when it was ended by a
+    /// shutdown rather than by anybody who wanted it to end.
+    pub boot: String,
     /// The cgroup directories of its processes.
     pub cgroups: Vec<std::path::PathBuf>,
 }

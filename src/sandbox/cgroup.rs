@@ -3,8 +3,14 @@
 //!
 //! rbuild makes the directories; the new process enters them by itself before it does anything else. They are removed
 //! when the sandbox has ended; what a killed rbuild has left is removed by the next one that makes a cgroup.
+//!
+//! Root's are in `/sys/fs/cgroup/rbuild`, an ordinary user's in `rbuild` below the topmost cgroup that was delegated to
+//! the user, usually the one of the user's systemd. systemd switches controllers off that none of its units needs, at
+//! every reload; it cannot where a child passes them on, which our directory does whose children are the sandboxes.
 
 use super::error::SandboxError;
+use super::host::in_user_namespace;
+use super::scope;
 use super::spec::Limits;
 use super::wire::SharedFd;
 use std::fs;
@@ -12,9 +18,16 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Every directory of ours is below this one.
 pub(super) const FAMILY: &str = "rbuild";
+
+/// The names of directories that are made to freeze a sandbox begin so.
+pub(super) const FREEZER: &str = "freezer-";
+
+/// Whoever makes a directory puts processes in before this.
+const SETTLED: Duration = Duration::from_secs(30);
 
 /// Length of a period of processor time in microseconds, the kernel's default.
 const PERIOD: u64 = 100_000;
@@ -46,6 +59,8 @@ struct Setting {
     /// File and value for version 1 and version 2; `None` where that version has no such setting.
     one: Option<(&'static str, String)>,
     two: Option<(&'static str, String)>,
+    /// Nobody has asked for it: it is left out where the kernel does not know it.
+    implied: bool,
 }
 
 impl Setting {
@@ -56,15 +71,16 @@ impl Setting {
 }
 
 impl Cgroup {
-    /// Makes a cgroup for the limits; `None` when there are none.
-    pub(super) fn create(limits: &Limits) -> Result<Option<Self>, SandboxError> {
+    /// Makes a cgroup for the limits; `None` when there are none. `starters` are the processes beside this one whose
+    /// children will enter it.
+    pub(super) fn create(limits: &Limits, starters: &[u32]) -> Result<Option<Self>, SandboxError> {
         if limits.is_empty() {
             return Ok(None);
         }
-        let tree = Tree::read();
+        let tree = Tree::read_for(starters);
         let name = unique_name();
         let mut made = Self { parts: Vec::new() };
-        for setting in settings(limits) {
+        for setting in settings(limits, true) {
             made.apply(&tree, limits, &name, &setting)?;
         }
         if made.parts.is_empty() {
@@ -83,6 +99,9 @@ impl Cgroup {
         };
         let Some((file, value)) = line else { return Ok(()) };
         let path = part.dir.join(file);
+        if set.implied && !path.exists() {
+            return Ok(());
+        }
         write(&path, value).map_err(|e| SandboxError::Limit {
             what: set.what,
             why: format!("writing {value:?} to {} failed: {e}", path.display()),
@@ -92,7 +111,7 @@ impl Cgroup {
     /// Changes limits of a running sandbox; those that are `None` stay.
     pub(super) fn change(&mut self, limits: &Limits) -> Result<(), SandboxError> {
         let tree = Tree::read();
-        let mut settings = settings(limits);
+        let mut settings = settings(limits, false);
         // memory must not be above memory and swap together, neither before nor after
         if let (Some(_), Some(_)) = (limits.memory, limits.memory_swap) {
             let swap = settings.iter().position(|set| set.what == "swap");
@@ -153,20 +172,21 @@ impl Cgroup {
         let Some((version, base)) = tree.place(controller) else {
             return Err(SandboxError::Limit { what, why: tree.why_not(controller) });
         };
-        let family = base
-            .join(limits.parent.as_deref().map_or(Path::new(FAMILY), |p| p.strip_prefix("/").unwrap_or(p)));
+        let family = base.join(family_of(limits.parent.as_deref(), version));
         let dir = family.join(name);
         if let Some(at) = self.parts.iter().position(|part| part.dir == dir) {
             return Ok(at);
         }
         let failed = |doing: &str, path: &Path, e: io::Error| SandboxError::Limit {
             what,
-            why: format!("{doing} {} failed: {e}; {}", path.display(), DELEGATION),
+            why: format!("{doing} {} failed: {e}{}", path.display(), tree.advice()),
         };
         fs::create_dir_all(&family).map_err(|e| failed("making", &family, e))?;
         sweep(&family);
         if version == Version::Two {
-            for above in [&base, &family] {
+            let mut above: Vec<&Path> = family.ancestors().take_while(|dir| dir.starts_with(&base)).collect();
+            above.reverse();
+            for above in above {
                 let wanted = tree.controllers(above);
                 write(&above.join("cgroup.subtree_control"), &wanted)
                     .map_err(|e| failed("opening", above, e))?;
@@ -221,14 +241,29 @@ impl Drop for Cgroup {
     }
 }
 
-pub(super) const DELEGATION: &str = "as an ordinary user this needs a delegated cgroup: start rbuild with `systemd-run --user --scope \
-                          -p Delegate=yes`, or leave the limit out";
+pub(super) const DELEGATION: &str = "as an ordinary user this needs a delegated cgroup: start rbuild with `systemd-run --user --scope -p \
+     Delegate=yes`, or leave the limit out";
 
-fn settings(limits: &Limits) -> Vec<Setting> {
+/// Gives the directory of our sandboxes, relative to the root of the tree.
+///
+/// A slice stands below the slices that its name begins with, as systemd has them. In version 2 our own directory is
+/// below what was asked for as well, see the module's description.
+fn family_of(parent: Option<&Path>, version: Version) -> PathBuf {
+    let Some(parent) = parent else { return FAMILY.into() };
+    let mut place = parent.strip_prefix("/").unwrap_or(parent).to_owned();
+    if let Some(stem) = parent.to_str().filter(|p| !p.contains('/')).and_then(|p| p.strip_suffix(".slice")) {
+        let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
+        place = ends.map(|end| format!("{}.slice", &stem[..end])).collect();
+    }
+    if version == Version::Two { place.join(FAMILY) } else { place }
+}
+
+/// What to write where. `fresh` adds what docker takes for granted in a new container.
+fn settings(limits: &Limits, fresh: bool) -> Vec<Setting> {
     let mut out = Vec::new();
     let mut set =
         |controller, what, one: Option<(&'static str, String)>, two: Option<(&'static str, String)>| {
-            out.push(Setting { controller, what, one, two });
+            out.push(Setting { controller, what, one, two, implied: false });
         };
     let bytes = |n: u64| {
         if n == u64::MAX { ("-1".to_owned(), "max".to_owned()) } else { (n.to_string(), n.to_string()) }
@@ -243,6 +278,7 @@ fn settings(limits: &Limits) -> Vec<Setting> {
         let (one, two) = (bytes(both).0, bytes(swap).1);
         set("memory", "swap", Some(("memory.memsw.limit_in_bytes", one)), Some(("memory.swap.max", two)));
     }
+    let implied_swap = limits.memory.filter(|_| fresh && limits.memory_swap.is_none());
     if let Some(soft) = limits.memory_reservation {
         let (one, two) = bytes(soft);
         set(
@@ -279,6 +315,11 @@ fn settings(limits: &Limits) -> Vec<Setting> {
         let value = || Some(("pids.max", bytes(pids).1));
         set("pids", "the number of processes", value(), value());
     }
+    if let Some(memory) = implied_swap {
+        // as much swap as memory; version 1 is left as it is, where the memory could not be raised later
+        let two = Some(("memory.swap.max", bytes(memory).1));
+        out.push(Setting { controller: "memory", what: "swap", one: None, two, implied: true });
+    }
     out
 }
 
@@ -288,6 +329,10 @@ pub(super) struct Tree {
     /// Controller and directory.
     one: Vec<(String, PathBuf)>,
     two: Option<PathBuf>,
+    /// Where version 2 is mounted.
+    root: Option<PathBuf>,
+    /// Why the user's systemd gave us no cgroup.
+    refused: Option<String>,
 }
 
 impl Tree {
@@ -306,9 +351,45 @@ impl Tree {
                 _ => {}
             }
         }
+        tree.root = tree.two.clone();
         tree.two =
             tree.two.map(|root| if is_writable(&root) { root } else { delegated(&root).unwrap_or(root) });
         tree
+    }
+
+    /// The same for whoever is about to put processes into cgroups: an ordinary user in a place that was not delegated
+    /// has systemd make one, and this process and `others` move there.
+    pub(super) fn read_for(others: &[u32]) -> Self {
+        let tree = Self::read();
+        let stuck = tree.two.as_ref().is_some_and(|dir| {
+            in_user_namespace() && !is_writable(dir) && !list(dir, "cgroup.controllers").is_empty()
+        });
+        if !stuck {
+            return tree;
+        }
+        match scope::enter(others) {
+            Ok(()) => Self::read(),
+            Err(e) => Self { refused: Some(e.to_string()), ..tree },
+        }
+    }
+
+    /// Gives the directory of version 2 that this process is in.
+    pub(super) fn own_place(&self) -> PathBuf {
+        let root = self.root.clone().unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        own.lines().find_map(|line| line.strip_prefix("0::/")).map_or(root.clone(), |own| root.join(own))
+    }
+
+    /// What to do about a cgroup that cannot be had, after the reason; nothing for root.
+    fn advice(&self) -> String {
+        match &self.refused {
+            _ if !in_user_namespace() => String::new(),
+            None => format!("; {DELEGATION}"),
+            Some(why) => format!(
+                "; as an ordinary user this needs a cgroup from the user's systemd: {why}. Log in over ssh or at the \
+                 console rather than with su, or have root run `loginctl enable-linger` for this user, or leave the limit out"
+            ),
+        }
     }
 
     /// Finds the directory below which a controller can be used.
@@ -330,8 +411,17 @@ impl Tree {
     fn why_not(&self, controller: &str) -> String {
         match (&self.two, self.one.is_empty()) {
             (None, true) => "no cgroup file system is mounted; leave the limit out".to_owned(),
+            (Some(dir), _) if in_user_namespace() && self.refused.is_none() && is_writable(dir) => format!(
+                "the controller {controller:?} is not delegated to this user: have root write the lines `[Service]` and \
+                 `Delegate=cpu cpuset io memory pids` to /etc/systemd/system/user@.service.d/delegate.conf, run \
+                 `systemctl daemon-reload`, and log in again; or leave the limit out"
+            ),
             (Some(dir), _) => {
-                format!("the controller {controller:?} is not available in {}; {DELEGATION}", dir.display())
+                format!(
+                    "the controller {controller:?} is not available in {}{}",
+                    dir.display(),
+                    self.advice()
+                )
             }
             (None, false) => format!("this kernel has no controller {controller:?}; leave the limit out"),
         }
@@ -409,8 +499,29 @@ fn sweep(family: &Path) {
         let name = entry.file_name();
         let owner =
             name.to_str().and_then(|n| n.split_once('-')).and_then(|(pid, _)| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if owner.is_some_and(|pid| !is_alive(pid)) || is_old_freezer(&entry) {
             let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// Says whether a directory was made to freeze a sandbox, and not just now: then it is empty or cannot be removed.
+fn is_old_freezer(entry: &fs::DirEntry) -> bool {
+    let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+    entry.file_name().as_encoded_bytes().starts_with(FREEZER.as_bytes())
+        && age().is_some_and(|age| age > SETTLED)
+}
+
+/// Removes the cgroups of a sandbox whose keeper was killed. Those that are in use stay.
+pub fn remove_cgroups(dirs: &[PathBuf]) {
+    for dir in dirs.iter().filter(|dir| dir.starts_with("/sys/fs/cgroup")) {
+        let owner = dir.file_name().and_then(|name| name.to_str()?.split_once('-')?.0.parse().ok());
+        if owner.is_some_and(|pid| !is_alive(pid)) {
+            let _ = fs::remove_dir(dir);
         }
     }
 }
@@ -429,7 +540,7 @@ mod tests {
             pids: Some(100),
             ..Limits::default()
         };
-        let files: Vec<_> = settings(&limits).into_iter().filter_map(|s| s.two).collect();
+        let files: Vec<_> = settings(&limits, true).into_iter().filter_map(|s| s.two).collect();
         let want = [
             ("memory.max", "67108864"),
             ("memory.swap.max", "33554432"),
@@ -438,13 +549,36 @@ mod tests {
             ("pids.max", "100"),
         ];
         assert_eq!(files, want.map(|(f, v)| (f, v.to_owned())));
-        let one = settings(&Limits { memory: Some(u64::MAX), ..Limits::default() });
+        let one = settings(&Limits { memory: Some(u64::MAX), ..Limits::default() }, true);
         assert_eq!(one[0].one, Some(("memory.limit_in_bytes", "-1".to_owned())));
     }
 
     #[test]
+    fn swap_is_as_much_as_memory_when_nothing_is_said() {
+        let limits = Limits { memory: Some(64 << 20), ..Limits::default() };
+        let swap = |fresh| settings(&limits, fresh).into_iter().find(|set| set.what == "swap");
+        assert_eq!(swap(true).unwrap().two, Some(("memory.swap.max", "67108864".to_owned())));
+        assert!(swap(true).unwrap().implied && swap(false).is_none());
+    }
+
+    #[test]
+    fn slices_stand_where_systemd_has_them() {
+        for (parent, one, two) in [
+            (None, "rbuild", "rbuild"),
+            (Some("/a/b"), "a/b", "a/b/rbuild"),
+            (Some("system.slice"), "system.slice", "system.slice/rbuild"),
+            (Some("a-b-c.slice"), "a.slice/a-b.slice/a-b-c.slice", "a.slice/a-b.slice/a-b-c.slice/rbuild"),
+            (Some("x/a-b.slice"), "x/a-b.slice", "x/a-b.slice/rbuild"),
+        ] {
+            let parent = parent.map(Path::new);
+            assert_eq!(family_of(parent, Version::One), Path::new(one));
+            assert_eq!(family_of(parent, Version::Two), Path::new(two));
+        }
+    }
+
+    #[test]
     fn no_limits_need_no_cgroup() {
-        assert!(Cgroup::create(&Limits::default()).unwrap().is_none());
+        assert!(Cgroup::create(&Limits::default(), &[]).unwrap().is_none());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The cgroup for that is made when it is needed: most containers are never paused, and a cgroup costs more than their
 //! start. Processes that are born meanwhile are in it, so it is filled until a look finds nobody outside.
 
-use super::cgroup::{FAMILY, Tree};
+use super::cgroup::{FAMILY, FREEZER, Tree};
 use super::launcher::Running;
 use std::fs;
 use std::io;
@@ -22,6 +22,8 @@ pub struct Freezer {
     words: (&'static str, &'static str),
     /// The sandbox's own, which is not ours to remove.
     own: bool,
+    /// Where its processes go back to.
+    home: PathBuf,
 }
 
 impl Freezer {
@@ -37,20 +39,25 @@ impl Freezer {
             .chain(running.unified_dir())
             .find(|dir| dir.join(two.0).exists())
         {
-            return Ok(Self { dir, file: two.0, words: two.1, own: true });
+            let home = dir.clone();
+            return Ok(Self { dir, file: two.0, words: two.1, own: true, home });
         }
-        let tree = Tree::read();
-        let (base, (file, words)) = match tree.freezer() {
-            Some((true, base)) => (base, two),
-            Some((false, base)) => (base, ("freezer.state", ("FROZEN", "THAWED"))),
+        let tree = Tree::read_for(&running.process_ids());
+        let (base, (file, words), home) = match tree.freezer() {
+            // Version 2 has processes in leaves alone, so they go back to where the monitor is.
+            Some((true, base)) => (base, two, tree.own_place()),
+            Some((false, base)) => {
+                let home = base.join(FAMILY);
+                (base, ("freezer.state", ("FROZEN", "THAWED")), home)
+            }
             None => {
                 let why = "no cgroup freezer is available here: pausing needs cgroup 2, or the freezer of version 1";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, why));
             }
         };
-        let dir = base.join(FAMILY).join(format!("freezer-{name}"));
+        let dir = base.join(FAMILY).join(format!("{FREEZER}{name}"));
         fs::create_dir_all(&dir).map_err(|e| explain(&dir, &e))?;
-        Ok(Self { dir, file, words, own: false })
+        Ok(Self { dir, file, words, own: false, home })
     }
 
     /// Freezes all processes of the pid namespace whose first process is `first`.
@@ -92,10 +99,9 @@ impl Drop for Freezer {
         if self.own {
             return;
         }
-        // back to where we are ourselves, so that the directory can go
-        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        // so that the directory can go
         for pid in fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default().lines() {
-            let _ = fs::write(parent.join("cgroup.procs"), pid);
+            let _ = fs::write(self.home.join("cgroup.procs"), pid);
         }
         for _ in 0..5 {
             if fs::remove_dir(&self.dir).is_ok() {

@@ -95,7 +95,7 @@ impl Launcher {
         if spec.process.argv.is_empty() {
             return Err(SandboxError::Invalid("no command specified".into()));
         }
-        let cgroup = Cgroup::create(&spec.limits)?;
+        let cgroup = Cgroup::create(&spec.limits, &[self.helper.id()])?;
         let changes = changes_of(&spec.rootfs);
         let gate = self.gate(spec, cgroup.as_ref())?;
         let running = Running::new(cgroup, gate, changes);
@@ -439,6 +439,12 @@ impl Running {
                     .into(),
             }),
         }
+    }
+
+    /// Lists its processes.
+    pub(super) fn process_ids(&self) -> Vec<u32> {
+        let first = self.process.as_ref().and_then(|(pid, _)| u32::try_from(*pid).ok());
+        first.map(super::members).unwrap_or_default()
     }
 
     /// Gives the cgroup's directories, for statistics.

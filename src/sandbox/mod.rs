@@ -31,6 +31,7 @@ mod propagation;
 pub mod pty;
 mod rootfs;
 pub mod rootless;
+mod scope;
 mod seccomp;
 pub(crate) mod socket;
 mod spec;
@@ -41,6 +42,7 @@ mod user;
 mod wire;
 
 pub use capability::CapSet;
+pub use cgroup::remove_cgroups;
 pub use devices::DeviceRule;
 pub use error::{SandboxError, SetupError};
 pub use exit::{Exit, Status};

@@ -79,7 +79,7 @@ impl Nursery {
         if spec.process.argv.is_empty() {
             return Err(SandboxError::Invalid("no command specified".into()));
         }
-        let cgroup = Cgroup::create(&spec.limits)?;
+        let cgroup = Cgroup::create(&spec.limits, &[])?;
         let doors = cgroup.as_ref().map(Cgroup::doors).unwrap_or_default();
         let gate = self.gate(spec, cgroup.as_ref())?;
         let mut running = Running::new(cgroup, gate.map(Arc::new), changes_of(&spec.rootfs));

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The kernel's limit of lower layers (OVL_MAX_STACK).
 const MAX_LAYERS: usize = 500;
@@ -148,12 +149,11 @@ fn by_any_way(
     attributes: MountAttrFlags,
     host: &Host,
 ) -> io::Result<OwnedFd> {
-    match by_options(lowers, to, attributes, host) {
-        // Linux before 6.7 has no option for one layer.
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) && !knows_single_layers() => {
-            by_short_names(lowers, to, attributes, host)
-        }
-        other => other,
+    // asked before, since Linux before 6.5 writes what it does not understand into its log
+    if knows_single_layers() {
+        by_options(lowers, to, attributes, host)
+    } else {
+        by_short_names(lowers, to, attributes, host)
     }
 }
 
@@ -216,10 +216,14 @@ fn option_path(path: &Path, held: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
     Ok(name)
 }
 
-/// Before Linux 6.5 options are only collected, so every word is accepted until the mount is made.
+/// Before Linux 6.5 options are only collected, so every word is accepted until the mount is made; from then on unknown
+/// ones are refused, and from 6.7 on this one is known.
 fn knows_single_layers() -> bool {
-    NewFs::open("overlay")
-        .is_ok_and(|fs| fs.set("lowerdir+", "/").is_ok() && fs.set("rbuild-knows", "/").is_err())
+    static KNOWS: OnceLock<bool> = OnceLock::new();
+    *KNOWS.get_or_init(|| {
+        NewFs::open("overlay")
+            .is_ok_and(|fs| fs.set("lowerdir+", "/").is_ok() && fs.set("rbuild-knows", "/").is_err())
+    })
 }
 
 /// All layers in one option, each by the number of its descriptor, so that hundreds fit into 4 KiB.

@@ -200,12 +200,10 @@ impl Snapshots {
 
     /// Opens the snapshots of a store; the mode comes from a real test mount or from the user.
     pub fn new_with_mode(store: Store, mode: SnapshotMode) -> Self {
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boot = boot.trim().to_owned();
         let inner = Inner {
             store,
             mode,
-            boot,
+            boot: crate::sys::boot::id(),
             loaded: Mutex::default(),
             below: Mutex::default(),
             held: Mutex::default(),

@@ -5,6 +5,7 @@
 //! inside a directory tree that somebody else filled ([`inroot`]), extended attributes without following links
 //! ([`xattr`]).
 
+pub mod boot;
 pub mod bpf;
 pub mod file;
 pub mod fsutil;

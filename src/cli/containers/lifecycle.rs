@@ -93,7 +93,7 @@ pub(in crate::cli) fn start(args: &StartArgs, ctx: &Ctx) -> CommandResult {
 }
 
 /// Starts one that does not run; for one that does nothing is to be done.
-fn start_one(containers: &Containers, name: &str) -> Result<(), CliError> {
+pub(in crate::cli) fn start_one(containers: &Containers, name: &str) -> Result<(), CliError> {
     let container = containers.find(name).map_err(failure)?;
     if !must_start(&container)? {
         return Ok(());
@@ -167,7 +167,7 @@ pub(in crate::cli) fn stop(args: &StopArgs, ctx: &Ctx) -> CommandResult {
 }
 
 /// Stops one and waits for that; one that does not run is stopped already.
-pub(super) fn stop_one(
+pub(in crate::cli) fn stop_one(
     containers: &Containers,
     name: &str,
     signal: Option<i32>,

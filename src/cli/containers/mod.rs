@@ -6,7 +6,7 @@ pub(super) mod events;
 mod exec;
 mod inspect;
 mod layer;
-mod lifecycle;
+pub(super) mod lifecycle;
 mod logs;
 mod port;
 pub(super) mod prune;
@@ -159,13 +159,13 @@ pub(super) fn open(ctx: &Ctx) -> Result<Containers, CliError> {
 }
 
 /// Makes an error of a command about existing containers: exit code 1.
-fn failure(error: RunError) -> CliError {
+pub(super) fn failure(error: RunError) -> CliError {
     CliError { code: 1, ..run_error(error) }
 }
 
 /// Does something for each name at the same time, prints the names for which it worked in their order, and fails at the
 /// end if one did not.
-fn for_each(
+pub(super) fn for_each(
     names: &[String],
     ctx: &Ctx,
     work: &(dyn Fn(&str) -> Result<(), CliError> + Sync),
@@ -188,7 +188,7 @@ fn for_each(
 }
 
 /// Makes one result of the failures of several names.
-fn together(mut failed: Vec<CliError>) -> CommandResult {
+pub(super) fn together(mut failed: Vec<CliError>) -> CommandResult {
     match failed.len() {
         0 => Ok(ExitCode::SUCCESS),
         1 => Err(failed.remove(0)),

@@ -168,6 +168,7 @@ impl Monitor {
         self.state.pid = pid;
         self.state.pid_start = containers::start_time(pid).unwrap_or(0);
         self.state.monitor = std::process::id();
+        self.state.boot = crate::sys::boot::id();
         self.state.started = now();
         self.state.finished = 0;
         (self.state.exit_code, self.state.oom_killed) = (0, false);
@@ -255,6 +256,7 @@ impl Monitor {
         self.joined_event(false);
         self.reload_name();
         let again = !self.state.stopped_by_user
+            && !self.shut_down
             && self.record.restart.again(self.state.exit_code, self.state.restarts);
         if self.state.status == Status::Paused {
             self.state.go(Status::Running);
@@ -267,6 +269,9 @@ impl Monitor {
             self.save();
             self.tell_end();
         } else {
+            if self.shut_down {
+                self.state.boot.clear();
+            }
             self.state.go(Status::Exited);
             self.save();
         }

@@ -116,6 +116,8 @@ struct Monitor {
     kill_at: Option<Instant>,
     /// It is stopped to be started again by a command, so `--rm` does not count.
     again: bool,
+    /// A signal has ended it: the session or the machine goes down, which is not what its user asked for.
+    shut_down: bool,
     size: Option<(u16, u16)>,
     /// Memory has been given back since the last event.
     settled: bool,
@@ -168,6 +170,7 @@ impl Monitor {
             next_start: None,
             kill_at: None,
             again: false,
+            shut_down: false,
             size: None,
             settled: false,
         })
@@ -242,9 +245,14 @@ impl Monitor {
         }
     }
 
-    /// Asks the first process to end, and remembers when to insist.
+    /// Ends the container because its user wants that.
     fn stop(&mut self, signal: Option<i32>, timeout: Option<i64>) {
         self.state.stopped_by_user = true;
+        self.end(signal, timeout);
+    }
+
+    /// Asks the first process to end, and remembers when to insist.
+    fn end(&mut self, signal: Option<i32>, timeout: Option<i64>) {
         self.next_start = None;
         let Some(life) = &self.life else { return };
         let signal = signal.unwrap_or(self.record.config.stop_signal);

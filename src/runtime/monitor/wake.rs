@@ -175,7 +175,8 @@ impl Monitor {
     /// Somebody ends the monitor itself, at shutdown: the container is stopped in good order.
     fn told_to_end(&mut self) {
         while let Ok(Some(_)) = self.signals.0.read_signal() {
-            self.stop(None, None);
+            self.shut_down = !self.state.stopped_by_user;
+            self.end(None, None);
         }
     }
 }

@@ -14,7 +14,7 @@
 //! good. Nothing else is kept in it, and nothing asks it anything. Killed, it takes nobody along; what starts later is in
 //! another namespace then.
 
-use crate::sys::{process, run_dir};
+use crate::sys::{boot, process, run_dir};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::convert::Infallible;
@@ -82,14 +82,18 @@ pub(super) fn door(
 fn mark(dir: &Path, pid: i32, count: u32) -> io::Result<()> {
     let start = process::start_time(pid.unsigned_abs()).ok_or(io::ErrorKind::NotFound)?;
     let new = dir.join(format!("{MARK}.new"));
-    std::fs::write(&new, format!("{pid} {start} {count}\n"))?;
+    std::fs::write(&new, format!("{pid} {start} {count} {}\n", boot::id()))?;
     std::fs::rename(new, dir.join(MARK))
 }
 
 /// Opens the namespace of the anchor that is marked, if it lives.
 fn look(dir: &Path) -> Option<(File, u32)> {
     let text = std::fs::read_to_string(dir.join(MARK)).ok()?;
-    let mut numbers = text.split_whitespace().map_while(|n| n.parse::<u64>().ok());
+    let (numbers, of_boot) = text.trim_end().rsplit_once(' ')?;
+    if of_boot != boot::id() {
+        return None;
+    }
+    let mut numbers = numbers.split_whitespace().map_while(|n| n.parse::<u64>().ok());
     let (pid, start, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
     let pid = u32::try_from(pid).ok()?;
     let namespace = File::open(format!("/proc/{pid}/ns/user")).ok()?;
