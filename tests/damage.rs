@@ -181,7 +181,7 @@ const KINDS: [Kind; 17] = [
     Kind {
         name: "container's state",
         find: |s| ends(&s.join("containers"), "state.json"),
-        unseen: &["gone", "one bit"],
+        unseen: &["gone", "emptied", "one bit"],
         only_checked: false,
         lost: true,
     },

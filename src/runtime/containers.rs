@@ -38,6 +38,8 @@ const KILLED: i32 = 137;
 /// What docker gives one that ran when the machine went down.
 const LOST: i32 = 255;
 
+const WENT_DOWN: &str = "the machine went down while the container ran";
+
 /// All containers of a store.
 #[derive(Debug, Clone)]
 pub struct Containers {
@@ -129,8 +131,28 @@ impl Containers {
 
     fn get_unhealed(&self, id: &ContainerId) -> Result<Option<Container>, RunError> {
         let Some(record) = self.read::<Record>(id, "config.json")? else { return Ok(None) };
-        let state = self.read::<State>(id, "state.json")?.unwrap_or_default();
+        let state = self.read_state(&record)?;
         Ok(Some(Container { record, state, dir: self.dir(id) }))
+    }
+
+    /// Reads what a container is.
+    ///
+    /// The state of one that runs is not synced, so a power cut can leave a file without bytes, or with zeros for them.
+    /// Whose file that is was started, and runs no more.
+    fn read_state(&self, record: &Record) -> Result<State, RunError> {
+        let rel = Self::rel(&record.id, "state.json");
+        let Some(bytes) = self.store.read(&rel, RECORD_LIMIT)? else { return Ok(State::default()) };
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(State {
+                status: Status::Exited,
+                exit_code: LOST,
+                error: WENT_DOWN.into(),
+                started: record.created,
+                finished: record.created,
+                ..State::default()
+            });
+        }
+        parse(&record.id, "state.json", &bytes)
     }
 
     fn read<T: serde::de::DeserializeOwned>(
@@ -139,12 +161,7 @@ impl Containers {
         file: &str,
     ) -> Result<Option<T>, RunError> {
         let Some(bytes) = self.store.read(&Self::rel(id, file), RECORD_LIMIT)? else { return Ok(None) };
-        let read = serde_json::from_slice(&bytes);
-        read.map(Some).map_err(|e| RunError::Damaged {
-            id: id.short().to_owned(),
-            file: file.to_owned(),
-            why: e.to_string(),
-        })
+        parse(id, file, &bytes).map(Some)
     }
 
     /// A container whose file says that it lives while nobody holds its lock has lost its monitor.
@@ -152,8 +169,7 @@ impl Containers {
         let id = container.record.id.clone();
         let Some(lock) = self.try_lock(&id)? else { return Ok(()) };
         // it may have ended in good order meanwhile
-        let Some(state) = self.read::<State>(&id, "state.json")? else { return Ok(()) };
-        container.state = state;
+        container.state = self.read_state(&container.record)?;
         if container.state.status == Status::Removing {
             return self.remove_files(container, lock);
         }
@@ -165,7 +181,7 @@ impl Containers {
         state.go(Status::Exited);
         let (code, why) = match state.boot.is_empty() || state.boot == boot::id() {
             true => (KILLED, "the container's monitor was killed, and its processes with it"),
-            false => (LOST, "the machine went down while the container ran"),
+            false => (LOST, WENT_DOWN),
         };
         (state.exit_code, state.pid, state.error) = (code, 0, why.into());
         crate::sandbox::remove_cgroups(&std::mem::take(&mut state.cgroups));
@@ -436,6 +452,14 @@ pub(super) fn hold_starting(dir: &Path) -> Result<Option<Lock>, RunError> {
     let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(StoreError::io("make", &path))?;
     Ok(Lock::on(file, LockKind::Exclusive).map_err(StoreError::io("lock", &path))?)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(id: &ContainerId, file: &str, bytes: &[u8]) -> Result<T, RunError> {
+    serde_json::from_slice(bytes).map_err(|e| RunError::Damaged {
+        id: id.short().to_owned(),
+        file: file.to_owned(),
+        why: e.to_string(),
+    })
 }
 
 fn to_json<T: serde::Serialize>(what: &T) -> Result<Vec<u8>, RunError> {
