@@ -234,7 +234,7 @@ fn what_cannot_be_executed_is_told_and_kept() {
     let space = TestSpace::new().with_busybox();
     for (program, code) in [("nope", 127), ("/etc", 126)] {
         let done = space.rbuild(["run", "-d", "--name", "bad", "--network", "none", "busybox", program]);
-        assert_eq!(done.stdout, "");
+        assert_eq!(done.stdout.trim().len(), 64, "the id is told all the same");
         done.refuses(code, &[program]);
         let state = field(&space, "bad", "{{.State.Status}} {{.State.ExitCode}}");
         assert_eq!(state, format!("created {code}"));
@@ -504,4 +504,123 @@ fn an_ordinary_user_has_all_this() {
     space.rbuild(["rm", "box"]).refuses(1, &["running"]);
     space.rbuild(["rm", "-f", "box"]).ok();
     space.assert_nothing_runs();
+}
+
+#[test]
+fn wrong_command_lines_have_dockers_exit_codes() {
+    let space = TestSpace::new().with_busybox();
+    for (line, code) in [
+        ("run", 1),
+        ("run -it busybox true", 1),
+        ("run -d -a stdout busybox true", 1),
+        ("run --detach-keys ctrl- busybox true", 1),
+        ("run --nosuch busybox", 125),
+        ("run --name a busybox", 125),
+        ("run --rm=yes busybox", 125),
+        ("ps --nosuch", 125),
+        ("stop -t x box", 125),
+        ("create --pull sometimes busybox", 125),
+        ("create --health-interval 1 busybox", 125),
+        ("create --label = busybox", 125),
+        ("create --name a busybox", 1),
+        ("create --log-opt compress=x busybox", 1),
+        ("rm", 1),
+        ("rename box", 1),
+        ("start -a one two", 1),
+    ] {
+        let done = space.rbuild(line.split(' ')).code(code);
+        assert_eq!(done.stdout, "", "{line}");
+    }
+    assert_eq!(space.rbuild(["ps", "-aq"]).ok().stdout, "");
+}
+
+#[test]
+fn scripts_may_say_nothing_or_say_it_twice() {
+    let space = TestSpace::new().with_busybox();
+    let mut args = vec!["run", "--rm=1", "--rm", "--network", "none", "--name", "first", "--name", ""];
+    let empty =
+        ["-w", "-u", "-h", "--stop-signal", "--log-driver", "--cidfile", "--restart", "--platform", "--pull"];
+    args.extend(empty.iter().flat_map(|flag| [*flag, ""]));
+    args.extend(["-e", "A=1", "-e", "A=2", "busybox", "sh", "-c", "echo $A; pwd"]);
+    assert_eq!(space.rbuild(args).ok().stdout, "2\n/\n");
+    // nobody is there: nothing is removed, and nothing is wrong
+    let done = space.rbuild(["rm", "-f", "nobody"]).ok();
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("", ""));
+    // a name may be written as inspect shows it
+    space.rbuild(["create", "--name", "/box", "busybox"]).ok();
+    space.rbuild(["rename", "/box", "/crate"]).ok();
+    assert_eq!(field(&space, "crate", "{{.Name}}"), "/crate");
+    space.rbuild(["rename", "crate", "crate"]).refuses(1, &["called crate already"]);
+    space.rbuild(["rename", "crate", ""]).refuses(1, &["may be empty"]);
+}
+
+#[test]
+fn an_empty_word_is_no_program() {
+    let space = TestSpace::new().with_busybox();
+    space.rbuild(["run", "--network", "none", "busybox", ""]).refuses(127, &["exec: \"\""]);
+}
+
+#[test]
+fn start_attaches_to_what_runs_and_types_what_comes_from_a_pipe() {
+    let space = TestSpace::new().with_busybox();
+    start(&space, &["--name", "box"], "trap 'exit 6' TERM; while :; do echo tick; sleep 0.1; done");
+    let mut attached = Running::start(&mut space.command(["start", "-a", "box"]));
+    attached.wait_for("tick", MINUTE);
+    attached.signal(Signal::SIGTERM);
+    attached.wait(MINUTE).code(6);
+    space.rbuild(["create", "-it", "--network", "none", "--name", "typed", "busybox", "sh"]).ok();
+    let mut command = space.command(["start", "-ai", "typed"]);
+    common::process::finish(&mut command, Some(b"exit 3\n"), MINUTE).code(3);
+}
+
+#[test]
+fn real_time_signals_and_new_sizes_arrive() {
+    let space = TestSpace::new().with_busybox();
+    start(&space, &["--name", "box"], "trap 'exit 8' 35; echo ready; while :; do sleep 0.1; done");
+    eventually("it runs", SOON, || space.rbuild(["logs", "box"]).stdout.contains("ready"));
+    space.rbuild(["kill", "-s", "RTMIN+1", "box"]).ok();
+    assert_eq!(space.rbuild(["wait", "box"]).ok().stdout, "8\n");
+    let script = "trap 'exit 9' WINCH; echo ready; while :; do sleep 0.1; done";
+    let mut running =
+        Running::start(&mut space.command(["run", "--network", "none", "busybox", "sh", "-c", script]));
+    running.wait_for("ready", MINUTE);
+    running.signal(Signal::SIGWINCH);
+    running.wait(MINUTE).code(9);
+}
+
+#[test]
+fn a_container_outlives_the_line_to_its_user() {
+    let space = TestSpace::new().with_busybox();
+    let script = "trap '' HUP; echo ready; while :; do sleep 0.1; done";
+    let args = ["run", "-t", "--network", "none", "--name", "box", "busybox", "sh", "-c", script];
+    let mut running = Running::start(&mut space.command(args));
+    running.wait_for("ready", MINUTE);
+    running.signal(Signal::SIGHUP);
+    running.wait(MINUTE).code(129);
+    assert_eq!(status(&space, "box"), "running");
+    space.rbuild(["rm", "-f", "box"]).ok();
+}
+
+#[test]
+fn a_command_whose_reader_is_gone_ends() {
+    use std::io::{BufRead, BufReader};
+    let space = TestSpace::new().with_busybox();
+    // the first minds, the second does not: as process 1 it is not killed by SIGPIPE
+    for (script, status_after) in
+        [("exec yes", "exited"), ("while :; do echo y; done 2>/dev/null", "running")]
+    {
+        let mut command =
+            space.command(["run", "--network", "none", "--name", "box", "busybox", "sh", "-c", script]);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut code = None;
+        eventually("the command ends", MINUTE, || {
+            code = child.try_wait().unwrap().map(|end| end.code());
+            code.is_some()
+        });
+        assert_eq!((line.as_str(), code), ("y\n", Some(Some(1))), "{script}");
+        assert_eq!(status(&space, "box"), status_after, "{script}");
+        space.rbuild(["rm", "-f", "box"]).ok();
+    }
 }

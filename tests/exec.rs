@@ -62,9 +62,11 @@ fn exit_codes_and_streams_are_its_own() {
     exec(&space, &[], &["sh", "-c", "kill -9 $$"]).code(137);
     exec(&space, &[], &["nope"]).refuses(127, &["nope", "not found"]);
     exec(&space, &[], &["/etc"]).refuses(126, &["/etc"]);
-    exec(&space, &["-w", "/missing"], &["true"]).refuses(1, &["/missing"]);
-    exec(&space, &["-w", "relative"], &["true"]).refuses(1, &["absolute"]);
-    exec(&space, &["-u", "nobody-here"], &["true"]).refuses(1, &["nobody-here"]);
+    exec(&space, &["-w", "/missing"], &["true"]).refuses(126, &["/missing"]);
+    exec(&space, &["-w", "relative"], &["true"]).refuses(126, &["absolute"]);
+    exec(&space, &["-u", "nobody-here"], &["true"]).refuses(126, &["nobody-here"]);
+    exec(&space, &["-e", "=x"], &["true"]).refuses(125, &["empty"]);
+    exec(&space, &["-w", "", "-u", "", "-t=false"], &["true"]).ok();
     let done = exec(&space, &[], &["sh", "-c", "echo out; echo err >&2"]).ok();
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("out\n", "err\n"));
     assert_eq!(
@@ -194,4 +196,21 @@ fn an_ordinary_user_enters_too() {
     assert_eq!(exec(&space, &[], &["stat", "-c", "%u", "/data/file"]).ok().stdout, "9\n");
     exec(&space, &[], &["sh", "-c", "exit 3"]).code(3);
     assert_eq!(space.rbuild_fed(["exec", "-i", "box", "cat"], b"through").ok().stdout, "through");
+}
+
+#[test]
+fn one_on_a_terminal_outlives_its_command() {
+    let space = with_box(&[]);
+    let done = |file: &str| exec(&space, &[], &["test", "-e", file]).status.success();
+    // more than a terminal holds when nobody reads
+    let script = "yes | head -c 300000; touch /detached";
+    exec(&space, &["-dt"], &["sh", "-c", script]).ok();
+    eventually("nobody's terminal is read", SOON, || done("/detached"));
+    let script = "echo ready; until test -e /go; do sleep 0.1; done; yes | head -c 300000; touch /left";
+    let mut running = Running::start(&mut space.command(["exec", "-t", "box", "sh", "-c", script]));
+    running.wait_for("ready", MINUTE);
+    running.signal(Signal::SIGKILL);
+    running.child.wait().unwrap();
+    exec(&space, &[], &["touch", "/go"]).ok();
+    eventually("a terminal that was left is read", SOON, || done("/left"));
 }

@@ -159,3 +159,28 @@ fn the_output_of_a_foreground_container_is_kept_too() {
     let done = logs(&space, &[]).ok();
     assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("seen\n", "bad\n"));
 }
+
+#[test]
+fn one_burst_is_rotated_too() {
+    let space = TestSpace::new().with_busybox();
+    let id = run(&space, &["--log-opt", "max-size=1k", "--log-opt", "max-file=3"], "seq 200");
+    space.rbuild(["wait", "box"]).ok();
+    let file = log_file(&space, &id);
+    for path in [file.clone(), file.with_extension("log.1"), file.with_extension("log.2")] {
+        assert!(fs::metadata(&path).unwrap().len() <= 1024, "{}", path.display());
+    }
+    assert_eq!(logs(&space, &["-n", "2"]).ok().stdout, "199\n200\n");
+    assert!(logs(&space, &[]).ok().stdout.lines().count() < 60);
+    assert_eq!(logs(&space, &["--since", "", "--until=-1h", "-n", "1"]).ok().stdout, "200\n");
+}
+
+#[test]
+fn following_ends_with_the_run_that_was_followed() {
+    let space = TestSpace::new().with_busybox();
+    run(&space, &[], "echo run; sleep 3600");
+    let mut following = Running::start(&mut space.command(["logs", "-f", "box"]));
+    following.wait_for("run", MINUTE);
+    space.rbuild(["restart", "-t", "0", "box"]).ok();
+    following.wait(MINUTE).ok();
+    space.rbuild(["rm", "-f", "box"]).ok();
+}

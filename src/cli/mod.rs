@@ -11,6 +11,7 @@ mod containers;
 mod create_flags;
 mod ctx;
 mod error;
+mod grammar;
 mod happened;
 mod history;
 mod image_commands;
@@ -121,9 +122,9 @@ pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(internal_error));
     let args = with_build(std::env::args_os().collect());
     let failure = failure_code(&args);
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match grammar::parse(args) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, failure),
+        Err(error) => return usage(&error),
     };
     // files of images belong to many users, and an ordinary user has those only inside a user namespace, which can
     // only be entered while there is one thread
@@ -138,11 +139,11 @@ pub fn main() -> ExitCode {
     // What the caller left open is not for the programs that are started from here, some of which go on in the background.
     let _ = crate::sys::process::cloexec_from(3);
     let root = cli.root.or_else(|| std::env::var_os("RBUILD_ROOT").map(PathBuf::from));
-    match Ctx::new(root, cli.registry.flags()).and_then(|ctx| dispatch(cli.command, &ctx)) {
-        Ok(code) => code,
-        Err(error) if error.code == 1 => error.code(failure).report(),
-        Err(error) => error.report(),
-    }
+    let ctx = match Ctx::new(root, cli.registry.flags()) {
+        Ok(ctx) => ctx,
+        Err(error) => return error.code(failure).report(),
+    };
+    dispatch(cli.command, &ctx).unwrap_or_else(|error| error.report())
 }
 
 /// Whether a command may start containers that outlive it.
@@ -193,20 +194,21 @@ fn internal_error(info: &std::panic::PanicHookInfo<'_>) {
 }
 
 /// Prints help, version or what is wrong with the command line.
-fn usage(error: &clap::Error, failure: u8) -> ExitCode {
+fn usage(error: &clap::Error) -> ExitCode {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         talk(&error.render().to_string());
         return ExitCode::SUCCESS;
     }
     if error.use_stderr() {
         talk(&error.render().to_string());
-        return ExitCode::from(failure);
+        let code = if grammar::is_about_a_flag(error) { create_flags::ENGINE_ERROR } else { 1 };
+        return ExitCode::from(code);
     }
     // help that nobody gets is no success
-    if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(failure) }
+    if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Gives the exit code of a failure that has none of its own: `run` keeps 1 for the program in the container.
+/// Gives the exit code of a failure before the command has begun: `run` keeps 1 for the program in the container.
 fn failure_code(args: &[OsString]) -> u8 {
     if args.get(command_at(args)).is_some_and(|word| word == "run") { create_flags::ENGINE_ERROR } else { 1 }
 }

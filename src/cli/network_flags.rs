@@ -90,7 +90,8 @@ impl NetworkFlags {
     fn choice(&self) -> Result<ContainerNetwork, CliError> {
         let mut all = each(&self.network, parse_attachment)?;
         let links: Vec<Link> = each(&self.link, str::parse)?;
-        let mac: Option<Mac> = self.mac_address.as_deref().map(str::parse).transpose().map_err(refused)?;
+        let mac: Option<Mac> =
+            super::create_flags::said(&self.mac_address).map(str::parse).transpose().map_err(refused)?;
         let plain = self.network_alias.is_empty() && self.ip.is_none() && self.ip6.is_none() && mac.is_none();
         if all.is_empty() && plain && links.is_empty() {
             return Ok(ContainerNetwork::Default);

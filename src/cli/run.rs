@@ -1,6 +1,6 @@
 //! `run` and `create`: a new container, started or not. Exit codes are docker's.
 
-use super::create_flags::{CreateFlags, ENGINE_ERROR, on, run_error};
+use super::create_flags::{CreateFlags, Described, ENGINE_ERROR, on, run_error};
 use super::{CliError, CommandResult, Ctx, registry};
 use crate::progress::tty::Tty;
 use crate::runtime::signals::Forwarder;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 #[command(disable_help_flag = true)]
 pub(super) struct RunArgs {
     #[command(flatten)]
-    flags: CreateFlags,
+    pub(super) flags: CreateFlags,
     /// Leave the container to itself and print its id
     #[arg(short, long, require_equals = true, value_name = "BOOL", hide_possible_values = true)]
     detach: Option<Option<bool>>,
@@ -47,23 +47,31 @@ pub(super) struct CreateArgs {
 
 /// Runs a container and gives the program's exit code.
 pub(super) fn run(args: &RunArgs, ctx: &Ctx) -> CommandResult {
-    start(args, ctx).map_err(|error| if error.code == 1 { error.code(ENGINE_ERROR) } else { error })
+    let engine = |error: CliError| if error.code == 1 { error.code(ENGINE_ERROR) } else { error };
+    let described = args.flags.describe(on(args.detach)).map_err(engine)?;
+    let detach_keys = fits_caller(args, described.reads())?;
+    start(args, described, detach_keys, ctx).map_err(engine)
 }
 
-fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
-    let detached = on(args.detach);
-    let detach_keys =
-        DetachKeys::parse(args.detach_keys.as_deref().unwrap_or_default()).map_err(run_error)?;
-    let described = args.flags.describe(detached)?;
-    let terminal = on(args.flags.tty);
-    if described.reads() && terminal && !std::io::stdin().is_terminal() {
-        return Err(run_error(RunError::NoTerminal));
+/// Checks what is about the command and its caller, not the container; docker's exit code for these is 1.
+fn fits_caller(args: &RunArgs, reads: bool) -> Result<DetachKeys, CliError> {
+    if on(args.detach) && !args.flags.attach.is_empty() {
+        return Err(CliError::new("conflicting options: cannot specify both --attach and --detach"));
     }
+    let plain = |error| run_error(error).code(1);
+    if reads && on(args.flags.tty) && !std::io::stdin().is_terminal() {
+        return Err(plain(RunError::NoTerminal));
+    }
+    DetachKeys::parse(args.detach_keys.as_deref().unwrap_or_default()).map_err(plain)
+}
+
+fn start(args: &RunArgs, described: Described, detach_keys: DetachKeys, ctx: &Ctx) -> CommandResult {
+    let detached = on(args.detach);
     // the monitor comes up while the store is read
     let client = Client::spawn().map_err(run_error)?;
     let signals = match detached {
         true => None,
-        false => Some(Forwarder::start(terminal).map_err(run_error)?),
+        false => Some(Forwarder::start().map_err(run_error)?),
     };
     let (store, snapshots, images) = ctx.open()?;
     let images = match &signals {
@@ -91,15 +99,19 @@ fn start(args: &RunArgs, ctx: &Ctx) -> CommandResult {
     }
     let [stdin, stdout, stderr] = record.attached;
     let streams = (!detached).then_some(Streams { stdin, stdout, stderr });
+    // a script wants to know it also when the start fails
+    if detached {
+        ctx.out.line(record.id.as_str())?;
+    }
     let started = client.start(&containers, &record.id, streams, terminal::size(), &mut super::talk);
     started.map_err(run_error)?;
     drop(starting);
-    // with the input alone nobody sees the end
-    if detached || stdin && !(stdout || stderr) {
-        ctx.out.line(record.id.as_str())?;
-    }
     if detached {
         return Ok(ExitCode::SUCCESS);
+    }
+    // with the input alone nobody sees the end
+    if stdin && !(stdout || stderr) {
+        ctx.out.line(record.id.as_str())?;
     }
     let how = Attachment {
         terminal: record.terminal,
@@ -125,6 +137,13 @@ pub(super) fn ended(parting: &Parting, record: &Record) -> CommandResult {
                 );
             }
             Ok(ExitCode::from(end.code))
+        }
+        Parting::Unheard => {
+            super::talk(&format!(
+                "error: nobody takes the output any more: this command ends, container {} goes on\n",
+                record.name
+            ));
+            Ok(ExitCode::FAILURE)
         }
         Parting::Lost => Err(CliError::new(format!(
             "the monitor of container {} was killed, and the container with it",

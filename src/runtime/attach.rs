@@ -8,12 +8,17 @@ use super::signals::{Forwarder, Target};
 use super::{RunError, terminal};
 use crate::sandbox::pty::RawMode;
 use crate::sandbox::socket;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin, stdout};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a program may take to end once it has heard that nobody takes its output. As process 1 it is not killed by
+/// SIGPIPE, and many a program does not look at what `write` gives.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How a command takes part.
 #[derive(Debug, Clone)]
@@ -40,6 +45,8 @@ pub enum Parting {
     Ended(Ended),
     /// The user has left it.
     Detached,
+    /// Nobody takes the command's output any more, and the container goes on.
+    Unheard,
     /// Its monitor is gone: somebody has killed that, and the kernel the container.
     Lost,
 }
@@ -51,7 +58,8 @@ pub fn follow(
     signals: Option<&Forwarder>,
     note: fn(&str),
 ) -> Result<Parting, RunError> {
-    let raw = match how.terminal && how.input {
+    // what comes from a pipe is typed all the same, as docker's `start -i` does it
+    let raw = match how.terminal && how.input && rustix::termios::isatty(stdin()) {
         true => Some(RawMode::enter(stdin()).map_err(RunError::io("make the terminal raw"))?),
         false => None,
     };
@@ -63,6 +71,7 @@ pub fn follow(
         client,
         input: how.input,
         owner: how.owner.then_some(note),
+        unheard: None,
         filter: how.terminal.then(|| Filter::new(&how.detach_keys)),
         waiting: None,
     };
@@ -100,6 +109,8 @@ struct Relay<'a> {
     client: &'a Client,
     input: bool,
     owner: Option<fn(&str)>,
+    /// When the command leaves, because nobody takes its output.
+    unheard: Option<Instant>,
     filter: Option<Filter>,
     /// Input that the monitor has no room for yet.
     waiting: Option<Request>,
@@ -117,6 +128,9 @@ impl Relay<'_> {
             {
                 return Ok(parting);
             }
+            if self.unheard.is_some_and(|until| until <= Instant::now()) {
+                return Ok(Parting::Unheard);
+            }
             if input_ready && self.take_input()? {
                 return Ok(Parting::Detached);
             }
@@ -132,7 +146,11 @@ impl Relay<'_> {
         let (socket, stdin) = (self.client.socket(), stdin());
         let mut fds = [PollFd::new(&socket, wanted), PollFd::new(&stdin, PollFlags::IN)];
         let count = if reads { 2 } else { 1 };
-        match poll(&mut fds[..count], None) {
+        let patience = self.unheard.map(|until| {
+            let left = until.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs().try_into().unwrap_or(0), tv_nsec: left.subsec_nanos().into() }
+        });
+        match poll(&mut fds[..count], patience.as_ref()) {
             Ok(_) => Ok((fds[0].revents(), reads && !fds[1].revents().is_empty())),
             Err(Errno::INTR) => Ok((PollFlags::empty(), false)),
             Err(e) => Err(RunError::io("wait for the container")(e)),
@@ -159,8 +177,17 @@ impl Relay<'_> {
     }
 
     /// Tells the program of a failure to write, once; and the user, unless it is a pipe that was closed on purpose.
+    /// A program that does not mind is left to itself soon.
     fn unread(&mut self, written: Result<(), Errno>, errors: bool) {
-        let (Err(error), Some(note)) = (written, self.owner.take()) else { return };
+        let Err(error) = written else { return };
+        if self.unheard.is_some() {
+            return;
+        }
+        let Some(note) = self.owner else {
+            self.unheard = Some(Instant::now());
+            return;
+        };
+        self.unheard = Some(Instant::now() + LAST_WORDS);
         if error != Errno::PIPE {
             let error = io::Error::from(error);
             note(&format!("warning: the container's output could not be written: {error}\n"));

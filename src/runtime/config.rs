@@ -64,7 +64,7 @@ impl ContainerConfig {
     /// There is nothing to run, or a value makes no sense.
     pub fn new(image: &Config, over: &Overrides, hostname: &str) -> Result<Self, RunError> {
         let (entrypoint_words, argv) = argv(image, over);
-        if argv.first().is_none_or(Vec::is_empty) {
+        if argv.is_empty() {
             return Err(RunError::NoCommand);
         }
         let mut labels = image.labels.clone();

@@ -20,6 +20,7 @@ impl DetachKeys {
         }
         let key = |word: &str| match (word.as_bytes(), word.strip_prefix("ctrl-").map(str::as_bytes)) {
             ([one], _) => Some(*one),
+            (b"DEL", _) => Some(127),
             (_, Some([letter @ b'a'..=b'z'])) => Some(letter - b'a' + 1),
             (_, Some(b"@")) => Some(0),
             (_, Some([sign @ (b'[' | b'\\' | b']' | b'^' | b'_')])) => Some(sign - b'@'),
@@ -79,6 +80,7 @@ mod tests {
             ("ctrl-p,ctrl-q", &[16, 17][..]),
             ("", &[16, 17]),
             ("a", b"a"),
+            ("DEL", &[127]),
             ("ctrl-@,x,ctrl-[,ctrl-_,ctrl-^,ctrl-\\", &[0, b'x', 27, 31, 30, 28]),
         ] {
             assert_eq!(DetachKeys::parse(text).unwrap().0, keys, "{text}");

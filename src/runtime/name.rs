@@ -88,6 +88,8 @@ impl FromStr for ContainerName {
     type Err = RunError;
 
     fn from_str(text: &str) -> Result<Self, RunError> {
+        // inspect shows names with a slash before them
+        let text = text.strip_prefix('/').unwrap_or(text);
         let plain = |b: u8| b.is_ascii_alphanumeric();
         let first = text.bytes().next().is_some_and(plain);
         let rest = text.bytes().skip(1).all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'));
@@ -136,7 +138,8 @@ mod tests {
             assert_eq!(good.parse::<ContainerName>().unwrap().as_str(), good);
         }
         let long = "x".repeat(201);
-        for bad in ["", "a", "-bad", "_bad", ".bad", "a b", "a/b", "..", "ü1", "a\n", &long] {
+        assert_eq!("/web".parse::<ContainerName>().unwrap().as_str(), "web");
+        for bad in ["", "a", "/", "//ab", "-bad", "_bad", ".bad", "a b", "a/b", "..", "ü1", "a\n", &long] {
             assert!(bad.parse::<ContainerName>().is_err(), "{bad:?}");
         }
     }

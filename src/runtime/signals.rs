@@ -18,8 +18,9 @@ pub(super) const TERM: i32 = libc::SIGTERM;
 
 /// Everything that can be caught and that does not mean something between rbuild, the kernel and its own terminal:
 /// faults of rbuild itself (SEGV, ...), CHLD, PIPE, URG; TTIN and TTOU, which keep a background job from reading
-/// a terminal; WINCH, which becomes a new size.
-const FORWARDED: [i32; 18] = [
+/// a terminal. WINCH becomes a new size where the container has a terminal.
+const FORWARDED: [i32; 19] = [
+    libc::SIGWINCH,
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
@@ -43,7 +44,7 @@ const FORWARDED: [i32; 18] = [
 /// So many requests to end without an effect are taken for "now".
 const PATIENCE: u32 = 3;
 
-/// How long a program on a terminal that is asked to end, or whose terminal is gone, may take for it.
+/// How long a program on a terminal that is asked to end, or whose user is gone, may take for it.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Reads a signal: a number from 1 to 64, or a name with or without `SIG` in any case.
@@ -109,13 +110,9 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// Starts to catch.
-    pub fn start(terminal: bool) -> Result<Self, RunError> {
+    pub fn start() -> Result<Self, RunError> {
         let fail = || RunError::io::<std::io::Error>("catch signals");
-        let mut wanted = FORWARDED.to_vec();
-        if terminal {
-            wanted.push(libc::SIGWINCH);
-        }
-        let mut signals = Signals::new(&wanted).map_err(fail())?;
+        let mut signals = Signals::new(FORWARDED).map_err(fail())?;
         let handle = signals.handle();
         let state = Arc::new(Mutex::new(State::Waiting(Vec::new())));
         let (shared, stop) = (state.clone(), Stop::default());
@@ -200,9 +197,18 @@ impl Target {
                 std::process::exit(128 + signal)
             }
             _ if !self.proxy => {}
-            (libc::SIGTERM | libc::SIGHUP, Some(_)) => {
-                self.send(if signal == TERM { self.stop_signal } else { signal });
+            (libc::SIGTERM, Some(_)) => {
+                self.send(self.stop_signal);
                 self.kill_later();
+            }
+            // the window is closed, or the line is cut: what still runs soon can be attached to again
+            (libc::SIGHUP, Some(_)) => {
+                self.send(signal);
+                std::thread::spawn(move || {
+                    std::thread::sleep(GRACE);
+                    super::terminal::restore();
+                    std::process::exit(128 + signal)
+                });
             }
             (libc::SIGTERM | libc::SIGINT, None) => {
                 *asked += 1;

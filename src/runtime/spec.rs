@@ -55,7 +55,7 @@ pub(super) fn sandbox(
         // the user's own file wins
         if mounts.iter().all(|mount| mount.target != path.as_bytes()) {
             let kind = MountKind::File { content: content.clone(), mode: 0o644, uid: 0, gid: 0 };
-            spec.mounts.push(MountSpec { target: path.into(), kind, readonly: false });
+            spec.mounts.push(MountSpec { target: path.into(), kind, readonly: limits.readonly });
         }
     }
     spec.mounts.extend(mounts);

@@ -17,7 +17,7 @@ use crate::sys::mount;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mount::MountAttrFlags;
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -397,11 +397,14 @@ impl Running {
     /// gets only signals that it has a handler for, and SIGKILL.
     pub fn signal(&self, signal: i32) -> Result<(), SandboxError> {
         let (Some((_, pidfd)), None) = (&self.process, &self.exit) else { return Ok(()) };
-        let signal = Signal::from_named_raw(signal)
-            .ok_or_else(|| SandboxError::Invalid(format!("there is no signal number {signal}")))?;
-        match pidfd_send_signal(pidfd, signal) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(e) => Err(SandboxError::Process { doing: "cannot signal", source: e.into() }),
+        if !(1..=64).contains(&signal) {
+            return Err(SandboxError::Invalid(format!("there is no signal number {signal}")));
+        }
+        match crate::sys::process::pidfd_signal(pidfd, signal) {
+            Err(e) if e.raw_os_error() != Some(rustix::io::Errno::SRCH.raw_os_error()) => {
+                Err(SandboxError::Process { doing: "cannot signal", source: e })
+            }
+            _ => Ok(()),
         }
     }
 

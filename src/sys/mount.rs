@@ -26,7 +26,10 @@ pub struct NewFs(OwnedFd);
 impl NewFs {
     /// Begins a file system of a type (`tmpfs`, `overlay`, `proc`).
     pub fn open(kind: &str) -> io::Result<Self> {
-        Ok(Self(mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?))
+        let fs = Self(mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?);
+        // what `df` and /proc/mounts show in their first column; a kernel that minds shows "none"
+        let _ = fs.set("source", kind);
+        Ok(fs)
     }
 
     /// Sets an option with a value; at most 255 bytes of value.

@@ -11,7 +11,6 @@ mod tidy;
 
 pub(super) use args::BuildArgs;
 pub(super) use progress::terminal_size;
-pub(super) use settings::pull_policy;
 
 use super::call::{Call, Question};
 use super::signals::Interrupt;

@@ -4,7 +4,9 @@ use super::super::run::ended;
 use super::{failure, open};
 use crate::cli::{CliError, CommandResult, Ctx, talk};
 use crate::runtime::signals::Forwarder;
-use crate::runtime::{Attachment, Client, DetachKeys, RunError, Status, Streams, follow, terminal};
+use crate::runtime::{
+    Attachment, Client, Container, DetachKeys, RunError, Status, Streams, follow, terminal,
+};
 use clap::Args;
 use std::io::IsTerminal;
 
@@ -42,13 +44,23 @@ pub(in crate::cli) fn run(args: &AttachArgs, ctx: &Ctx) -> CommandResult {
         _ => return Err(CliError::new("You cannot attach to a stopped container, start it first")),
     }
     let detach_keys = DetachKeys::parse(args.detach_keys.as_deref().unwrap_or_default()).map_err(failure)?;
-    let input = record.interactive && !args.no_stdin;
+    let sig_proxy = args.sig_proxy.is_none_or(|value| value.unwrap_or(true));
+    join(&container, record.interactive && !args.no_stdin, sig_proxy, detach_keys)
+}
+
+/// Takes part in a container that runs.
+pub(super) fn join(
+    container: &Container,
+    input: bool,
+    sig_proxy: bool,
+    detach_keys: DetachKeys,
+) -> CommandResult {
+    let record = &container.record;
     if input && record.terminal && !std::io::stdin().is_terminal() {
         return Err(failure(RunError::NoTerminal));
     }
-    let sig_proxy = args.sig_proxy.is_none_or(|value| value.unwrap_or(true));
-    let signals = Forwarder::start(record.terminal).map_err(failure)?;
-    let client = Client::connect(&container).map_err(failure)?;
+    let signals = Forwarder::start().map_err(failure)?;
+    let client = Client::connect(container).map_err(failure)?;
     let streams = Streams { stdin: input, stdout: true, stderr: true };
     client.attach(streams, terminal::size()).map_err(failure)?;
     let stop_signal = record.config.stop_signal;

@@ -1,7 +1,7 @@
 //! `exec`: a further command in a running container.
 
 use super::{failure, open};
-use crate::cli::create_flags::run_error;
+use crate::cli::create_flags::{run_error, said};
 use crate::cli::{CliError, CommandResult, Ctx, talk};
 use crate::runtime::terminal::{self, Outputs};
 use crate::runtime::{Client, DetachKeys, ExecRequest, RunError, env};
@@ -107,19 +107,21 @@ fn request(args: &ExecArgs, command: &[OsString]) -> Result<ExecRequest, CliErro
         changes.extend(env::read_file(path, &host).map_err(failure)?);
     }
     for text in &args.env {
-        changes.push(env::parse_flag(text.as_bytes(), &host).map_err(failure)?);
+        changes.push(env::parse_flag(text.as_bytes(), &host).map_err(run_error)?);
     }
-    if let Some(dir) = args.workdir.as_ref().filter(|dir| !dir.as_bytes().starts_with(b"/")) {
+    let workdir = args.workdir.as_ref().filter(|dir| !dir.is_empty());
+    if let Some(dir) = workdir.filter(|dir| !dir.as_bytes().starts_with(b"/")) {
         let shown = dir.to_string_lossy();
         return Err(CliError::new(format!(
             "--workdir {shown:?}: it needs to be an absolute path in the container"
-        )));
+        ))
+        .code(126));
     }
     Ok(ExecRequest {
         argv: command.iter().map(|word| word.clone().into_vec()).collect(),
         env: changes,
-        workdir: args.workdir.clone().map(OsString::into_vec),
-        user: args.user.clone(),
+        workdir: workdir.cloned().map(OsString::into_vec),
+        user: said(&args.user).map(str::to_owned),
         privileged: args.privileged,
         terminal: args.tty,
         detached: args.detach,

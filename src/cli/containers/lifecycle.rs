@@ -12,6 +12,9 @@ use clap::Args;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// What `kill` sends when nothing else is said.
+const KILL: i32 = 9;
+
 /// Containers by name or id.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NamesArgs {
@@ -126,14 +129,12 @@ fn is_live(containers: &Containers, container: &Container) -> bool {
 fn start_attached(args: &StartArgs, containers: &Containers, name: &str) -> CommandResult {
     let container = containers.find(name).map_err(failure)?;
     let record = &container.record;
-    if !must_start(&container)? {
-        return Err(
-            CliError::new(format!("container {} is running already", record.name)).hint("attach to it")
-        );
-    }
     let detach_keys = DetachKeys::parse(args.detach_keys.as_deref().unwrap_or_default()).map_err(failure)?;
     let input = args.interactive && record.interactive;
-    let signals = Forwarder::start(record.terminal).map_err(failure)?;
+    if !must_start(&container)? {
+        return super::attach::join(&container, input, true, detach_keys);
+    }
+    let signals = Forwarder::start().map_err(failure)?;
     let client = Client::spawn().map_err(failure)?;
     let streams = Streams { stdin: input, stdout: true, stderr: true };
     let started = client.start(containers, &record.id, Some(streams), terminal::size(), &mut talk);
@@ -153,10 +154,15 @@ fn start_attached(args: &StartArgs, containers: &Containers, name: &str) -> Comm
 
 fn signal(text: Option<&str>) -> Result<Option<i32>, CliError> {
     let parse = |text: &str| {
+        // docker's word for "the usual one"
+        if text.is_empty() {
+            return Ok(None);
+        }
         signals::parse(text)
+            .map(Some)
             .ok_or_else(|| CliError::new(format!("--signal {text:?}: there is no such signal")))
     };
-    text.map(parse).transpose()
+    text.map_or(Ok(None), parse)
 }
 
 /// Stops containers.
@@ -212,7 +218,7 @@ pub(in crate::cli) fn restart(args: &RestartArgs, ctx: &Ctx) -> CommandResult {
 /// Kills containers.
 pub(in crate::cli) fn kill(args: &KillArgs, ctx: &Ctx) -> CommandResult {
     let containers = open(ctx)?;
-    let signal = signal(Some(&args.signal))?.unwrap_or_default();
+    let signal = signal(Some(&args.signal))?.unwrap_or(KILL);
     for_each(&args.names, ctx, &|name| kill_one(&containers, name, signal))
 }
 
@@ -281,8 +287,14 @@ fn wait_one(containers: &Containers, name: &str) -> Result<i32, CliError> {
 /// Gives a container another name.
 pub(in crate::cli) fn rename(args: &RenameArgs, ctx: &Ctx) -> CommandResult {
     let containers = open(ctx)?;
+    if args.old.is_empty() || args.new.is_empty() {
+        return Err(CliError::new("neither the old nor the new name may be empty"));
+    }
     let container = containers.find(&args.old).map_err(failure)?;
     let name: crate::runtime::ContainerName = args.new.parse().map_err(failure)?;
+    if name == container.record.name {
+        return Err(CliError::new(format!("the container is called {name} already")));
+    }
     containers.rename(&container, &name).map_err(failure)?;
     if container.state.status.is_live()
         && let Ok(client) = Client::connect(&container)

@@ -1,6 +1,7 @@
 //! `logs`: what a container has written, and what it goes on to write.
 
 use super::{failure, open};
+use crate::cli::create_flags::said;
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::runtime::log::{LogDriver, LogQuery, LogReader, LogRecord, Stream};
 use crate::runtime::{Container, Containers, time};
@@ -43,8 +44,8 @@ pub(in crate::cli) fn run(args: &LogsArgs, ctx: &Ctx) -> CommandResult {
     let query = LogQuery {
         // docker takes what is no number for all
         tail: args.tail.parse().ok(),
-        since: args.since.as_deref().map(|text| moment("--since", text)).transpose()?,
-        until: args.until.as_deref().map(|text| moment("--until", text)).transpose()?,
+        since: said(&args.since).map(|text| moment("--since", text)).transpose()?,
+        until: said(&args.until).map(|text| moment("--until", text)).transpose()?,
     };
     let containers = open(ctx)?;
     let container = containers.find(&args.name).map_err(failure)?;
@@ -55,6 +56,8 @@ pub(in crate::cli) fn run(args: &LogsArgs, ctx: &Ctx) -> CommandResult {
     let mut reader = LogReader::open(&container.log_path(), query).map_err(broken)?;
     let mut out = Printer::new(args);
     let mut live = true;
+    // of the run that was there first: another start is not waited for
+    let started = container.state.started;
     let mut looked = Instant::now();
     loop {
         while let Some(record) = reader.next_record().map_err(broken)? {
@@ -74,13 +77,20 @@ pub(in crate::cli) fn run(args: &LogsArgs, ctx: &Ctx) -> CommandResult {
         if looked.elapsed() > PAUSE * 4 {
             looked = Instant::now();
             // what is written before the end is read once more after it
-            live = is_live(&containers, &container);
+            live = is_live(&containers, &container, started);
         }
     }
 }
 
-fn is_live(containers: &Containers, container: &Container) -> bool {
-    containers.get(&container.record.id).is_ok_and(|now| now.is_some_and(|now| now.state.status.is_live()))
+/// Whether there may be more to read: the container lives, and was not started anew by somebody. What its restart policy
+/// starts goes on in the same log.
+fn is_live(containers: &Containers, container: &Container, started: i128) -> bool {
+    containers.get(&container.record.id).is_ok_and(|now| {
+        now.is_some_and(|now| {
+            let state = &now.state;
+            state.status.is_live() && (state.started == started || state.restarts > 0)
+        })
+    })
 }
 
 /// Reads a point in time, in nanoseconds since 1970: a date with or without time and zone, seconds, or a duration before
@@ -99,18 +109,27 @@ pub(super) fn moment(flag: &str, text: &str) -> Result<i128, CliError> {
         let nanos: i128 = format!("{part:0<9}").parse().map_err(|_| bad())?;
         return Ok(i128::from(seconds) * 1_000_000_000 + nanos);
     }
-    if let Some(ago) = crate::dockerfile::parse_duration(text) {
-        return Ok(time::now() - i128::try_from(ago.as_nanos()).map_err(|_| bad())?);
+    // what is less than nothing ago is still to come
+    let (sign, length) = text.strip_prefix('-').map_or((1, text), |length| (-1, length));
+    if let Some(ago) = crate::dockerfile::parse_duration(length) {
+        return Ok(time::now() - sign * i128::try_from(ago.as_nanos()).map_err(|_| bad())?);
     }
-    let full = match text.len() {
-        10 => format!("{text}T00:00:00Z"),
-        16 => format!("{text}:00Z"),
-        _ if text.ends_with('Z') || text.get(11..).is_some_and(|rest| rest.contains(['+', '-'])) => {
-            text.to_owned()
-        }
-        _ => format!("{text}Z"),
+    full(text).and_then(|text| time::parse(&text)).ok_or_else(bad)
+}
+
+/// Completes a date that may lack minutes and seconds, or the whole time, or the zone.
+fn full(text: &str) -> Option<String> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let zone = rest.find(['Z', '+', '-']).unwrap_or(rest.len());
+    let (clock, zone) = rest.split_at(zone);
+    let missing = match clock.len() {
+        0 => "T00:00:00",
+        3 => ":00:00",
+        6 => ":00",
+        _ => "",
     };
-    time::parse(&full).ok_or_else(bad)
+    let zone = if zone.is_empty() { "Z" } else { zone };
+    Some(format!("{date}{clock}{missing}{zone}"))
 }
 
 struct Printer {
@@ -178,12 +197,16 @@ mod tests {
             ("1000000000.5", second * second + 500_000_000),
             ("2001-09-09", 999_993_600 * second),
             ("2001-09-09T01:46", 999_999_960 * second),
+            ("2001-09-09T01", 999_997_200 * second),
+            ("2001-09-09T03:46+02:00", 999_999_960 * second),
+            ("2001-09-09Z", 999_993_600 * second),
         ] {
             assert_eq!(moment("--since", text).unwrap(), want, "{text}");
         }
         let then = moment("--since", "90s").unwrap();
         let ago = time::now() - then;
         assert!((90 * second..91 * second).contains(&ago));
+        assert!(moment("--until", "-1h").unwrap() > time::now(), "still to come");
         for text in ["", "x", "2001-13-01", "1.x"] {
             assert!(moment("--since", text).is_err(), "{text:?}");
         }

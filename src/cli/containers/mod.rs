@@ -170,9 +170,18 @@ pub(super) fn for_each(
     ctx: &Ctx,
     work: &(dyn Fn(&str) -> Result<(), CliError> + Sync),
 ) -> CommandResult {
-    let results: Vec<Result<(), CliError>> = std::thread::scope(|scope| {
+    for_each_that(names, ctx, &|name| work(name).map(|()| true))
+}
+
+/// As [`for_each`], but prints only the names for which there was something to do.
+fn for_each_that(
+    names: &[String],
+    ctx: &Ctx,
+    work: &(dyn Fn(&str) -> Result<bool, CliError> + Sync),
+) -> CommandResult {
+    let results: Vec<Result<bool, CliError>> = std::thread::scope(|scope| {
         let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || work(name))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<(), CliError>>| {
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<bool, CliError>>| {
             thread.join().unwrap_or_else(|_| Err(CliError::new("the work for it panicked")))
         };
         threads.into_iter().map(join).collect()
@@ -180,7 +189,8 @@ pub(super) fn for_each(
     let mut failed = Vec::new();
     for (name, result) in names.iter().zip(results) {
         match result {
-            Ok(()) => ctx.out.line(name)?,
+            Ok(true) => ctx.out.line(name)?,
+            Ok(false) => {}
             Err(error) => failed.push(error),
         }
     }

@@ -1,6 +1,6 @@
 //! `rm`: containers go, with what they have written.
 
-use super::{failure, for_each, lifecycle, open};
+use super::{failure, for_each_that, lifecycle, open};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::runtime::{Container, Containers, RunError, record_event};
 use clap::Args;
@@ -29,10 +29,10 @@ pub(in crate::cli) fn run(args: &RmArgs, ctx: &Ctx) -> CommandResult {
         return Err(CliError::new("rm --link: links are part of containers and cannot be removed alone"));
     }
     let containers = open(ctx)?;
-    for_each(&args.names, ctx, &|name| match containers.find(name) {
-        Err(RunError::NoContainer(_)) if args.force => Ok(()),
+    for_each_that(&args.names, ctx, &|name| match containers.find(name) {
+        Err(RunError::NoContainer(_)) if args.force => Ok(false),
         Err(error) => Err(failure(error)),
-        Ok(container) => remove(&containers, container, args.force, args.volumes),
+        Ok(container) => remove(&containers, container, args.force, args.volumes).map(|()| true),
     })
 }
 

@@ -115,7 +115,7 @@ impl ConfinementFlags {
             extra_groups: args.group_add.clone(),
             rlimits: args.ulimit.iter().map(|text| values::ulimit(text)).collect::<Result<_, _>>()?,
             limits: limits(args)?,
-            shm_size: args.shm_size.as_deref().map(|size| values::bytes("--shm-size", size)).transpose()?,
+            shm_size: shm_size(args)?,
             sysctls: args.sysctl.iter().map(|text| sysctl(text)).collect::<Result<_, _>>()?,
             devices: args.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?,
             device_rules: args
@@ -200,6 +200,12 @@ fn capabilities(flag: &str, names: &[String]) -> Result<CapSet, CliError> {
             .ok_or_else(|| CliError::new(format!("{flag} {name:?}: there is no such capability")))?;
         Ok(set.with(one))
     })
+}
+
+fn shm_size(args: &ConfinementFlags) -> Result<Option<u64>, CliError> {
+    let size = args.shm_size.as_deref().map(|size| values::bytes("--shm-size", size)).transpose()?;
+    // none at all would be of no use: it stands for the default
+    Ok(size.filter(|size| *size > 0))
 }
 
 fn limits(args: &ConfinementFlags) -> Result<Limits, CliError> {

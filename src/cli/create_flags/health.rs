@@ -1,6 +1,6 @@
 //! The flags of `run` and `create` that are about the health check.
 
-use super::on;
+use super::{on, said};
 use crate::cli::CliError;
 use crate::oci::Healthcheck;
 use clap::Args;
@@ -51,7 +51,7 @@ impl HealthFlags {
                         .hint("the shortest is 1ms; 0s stands for the default")
                 }),
         };
-        let test = self.health_cmd.as_ref().map(|text| vec!["CMD-SHELL".to_owned(), text.clone()]);
+        let test = said(&self.health_cmd).map(|text| vec!["CMD-SHELL".to_owned(), text.to_owned()]);
         let check = Healthcheck {
             test: test.unwrap_or_default(),
             interval: nanos("--health-interval", &self.health_interval)?,

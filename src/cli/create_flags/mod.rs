@@ -12,7 +12,7 @@ use health::{HealthChange, HealthFlags};
 
 use super::network_flags::NetworkFlags;
 use super::volume_flags::VolumeFlags;
-use super::{CliError, Ctx, build, registry, values};
+use super::{CliError, Ctx, registry, values};
 use crate::build::PullPolicy;
 use crate::image::{Image, ImageError, Images};
 use crate::platform::Platform;
@@ -81,7 +81,7 @@ pub(super) struct CreateFlags {
     confinement: ConfinementFlags,
     /// Write the container's id to a new file
     #[arg(long, value_name = "FILE")]
-    pub cidfile: Option<PathBuf>,
+    pub cidfile: Option<OsString>,
     /// Label of the container
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub label: Vec<String>,
@@ -149,7 +149,15 @@ impl CreateFlags {
         let (name, command) =
             self.image_and_command.split_first().ok_or_else(|| CliError::new("no image named"))?;
         let name = name.to_str().ok_or_else(|| CliError::new("the image name is not UTF-8"))?;
-        let policy = build::pull_policy(&self.pull)?;
+        let policy = match self.pull.as_str() {
+            "" | "missing" => PullPolicy::Missing,
+            "always" => PullPolicy::Always,
+            "never" => PullPolicy::Never,
+            other => {
+                let error = CliError::new(format!("--pull {other:?}: there is no such way to pull"));
+                return Err(error.hint("write always, missing or never").code(ENGINE_ERROR));
+            }
+        };
         let parts = Parts::parse(self, detached)?;
         Ok(Described { parts, policy, image_name: name.to_owned(), command: command.to_vec() })
     }
@@ -224,7 +232,7 @@ fn find(
     images: &Images,
     ctx: &Ctx,
 ) -> Result<Image, CliError> {
-    let platform: Option<Platform> = flags.platform.as_deref().map(str::parse).transpose()?;
+    let platform: Option<Platform> = said(&flags.platform).map(str::parse).transpose()?;
     let here = match policy {
         PullPolicy::Always => None,
         _ => match images.resolve_for(name, platform.as_ref()) {
@@ -263,7 +271,7 @@ fn check_platform(args: &CreateFlags, name: &str, image: &Image) -> Result<(), C
         return Ok(());
     }
     let host = Platform::host();
-    match &args.platform {
+    match said(&args.platform) {
         Some(wanted) => {
             let wanted: Platform = wanted.parse()?;
             if !wanted.runs(&own) {
@@ -300,29 +308,32 @@ struct Parts {
 
 impl Parts {
     fn parse(args: &CreateFlags, detached: bool) -> Result<Self, CliError> {
-        let restart = RestartPolicy::parse(&args.restart).map_err(run_error)?;
+        // what docker's command line refuses by itself; all else its engine does, which is 1 for `create`
+        let flag = |error: CliError| error.code(ENGINE_ERROR);
+        let engine = |error: RunError| run_error(error).code(1);
+        let restart = RestartPolicy::parse(&args.restart).map_err(engine)?;
         if on(args.rm) && restart != RestartPolicy::No {
-            return Err(CliError::new("conflicting options: cannot specify both --restart and --rm"));
+            return Err(flag(CliError::new("conflicting options: cannot specify both --restart and --rm")));
         }
         if args.volume_driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "local")) {
             return Err(CliError::new("--volume-driver: only local volumes are available"));
         }
         Ok(Self {
-            name: args.name.as_deref().map(str::parse).transpose().map_err(run_error)?,
+            name: said(&args.name).map(str::parse).transpose().map_err(engine)?,
             env: environment(args).map_err(run_error)?,
-            labels: labels(args)?,
+            labels: labels(args).map_err(flag)?,
             volumes: args.mounts.requests()?,
             volumes_from: args
                 .volumes_from
                 .iter()
                 .map(|text| volumes_from(text))
                 .collect::<Result<_, _>>()?,
-            network: args.network.request()?,
+            network: args.network.request().map_err(flag)?,
             restart,
-            log: LogConfig::parse(args.log_driver.as_deref(), &args.log_opt).map_err(run_error)?,
-            health: args.health.change()?,
-            attached: attached(args, detached)?,
-            confinement: args.confinement.confinement(args.hostname.is_some())?,
+            log: LogConfig::parse(said(&args.log_driver), &args.log_opt).map_err(engine)?,
+            health: args.health.change().map_err(flag)?,
+            attached: attached(args, detached).map_err(flag)?,
+            confinement: args.confinement.confinement(said(&args.hostname).is_some()).map_err(flag)?,
         })
     }
 
@@ -336,16 +347,16 @@ impl Parts {
                 entrypoint: args.entrypoint.as_ref().map(bytes),
                 args: command.iter().map(bytes).collect(),
                 env: self.env,
-                workdir: args.workdir.as_ref().map(bytes),
+                workdir: args.workdir.as_ref().filter(|dir| !dir.is_empty()).map(bytes),
                 user: args.user.clone(),
-                stop_signal: args.stop_signal.clone(),
+                stop_signal: said(&args.stop_signal).map(str::to_owned),
                 labels: self.labels,
                 terminal: on(args.tty),
             },
             name: self.name,
-            hostname: args.hostname.clone(),
+            hostname: said(&args.hostname).map(str::to_owned),
             domainname: args.domainname.clone().unwrap_or_default(),
-            cidfile: args.cidfile.clone(),
+            cidfile: args.cidfile.as_deref().filter(|path| !path.is_empty()).map(PathBuf::from),
             volumes: self.volumes,
             volumes_from: self.volumes_from,
             network: self.network,
@@ -365,13 +376,7 @@ impl Parts {
 
 /// Which streams the command stays attached to: input, output, errors.
 fn attached(args: &CreateFlags, detached: bool) -> Result<[bool; 3], CliError> {
-    if args.attach.is_empty() {
-        return Ok(if detached { [false; 3] } else { [on(args.interactive), true, true] });
-    }
-    if detached {
-        return Err(CliError::new("conflicting options: cannot specify both --attach and --detach"));
-    }
-    let mut out = [false; 3];
+    let mut out = [on(args.interactive), args.attach.is_empty(), args.attach.is_empty()];
     for stream in &args.attach {
         match stream.to_ascii_lowercase().as_str() {
             "stdin" => out[0] = true,
@@ -384,7 +389,12 @@ fn attached(args: &CreateFlags, detached: bool) -> Result<[bool; 3], CliError> {
             }
         }
     }
-    Ok(out)
+    Ok(if detached { [false; 3] } else { out })
+}
+
+/// Gives what a flag says; an empty word says nothing, as in a script with a variable that is not set.
+pub(super) fn said(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
 }
 
 fn pairs(texts: &[String]) -> BTreeMap<String, String> {
@@ -403,6 +413,9 @@ fn labels(args: &CreateFlags) -> Result<BTreeMap<String, String>, CliError> {
             let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
             out.insert(text(name), value.map(text).unwrap_or_default());
         }
+    }
+    if let Some(text) = args.label.iter().find(|text| values::pair(text).0.trim().is_empty()) {
+        return Err(CliError::new(format!("--label {text:?}: the name is empty")));
     }
     out.extend(pairs(&args.label));
     Ok(out)
@@ -458,8 +471,6 @@ mod tests {
 
     #[test]
     fn booleans_may_have_a_value() {
-        let args = parse(&["--rm=true", "--init=false", "-i=true", "-ti", "--read-only", "app"]);
-        assert!(args.is_err(), "given twice");
         let args = parse(&["--rm=true", "--init=false", "-ti", "--read-only", "app", "x"]).unwrap();
         assert!(on(args.rm) && on(args.interactive) && on(args.tty));
         assert!(!on(args.confinement.init) && on(args.confinement.read_only));
@@ -479,7 +490,6 @@ mod tests {
             |words: &[&str], detached| parse(words).unwrap().describe(detached).err().map(|e| e.message);
         for (words, detached, why) in [
             (&["--rm", "--restart=always", "app"][..], false, "--restart and --rm"),
-            (&["-a", "stdout", "app"], true, "--attach and --detach"),
             (&["-a", "what", "app"], false, "valid streams"),
             (&["--no-healthcheck", "--health-cmd", "x", "app"], false, "conflicts"),
             (&["--health-interval", "soon", "app"], false, "duration"),

@@ -82,6 +82,9 @@ impl LogConfig {
         {
             return Err(bad("max-file", "expected a number of files, at least 1"));
         }
+        if out.options.get("compress").is_some_and(|word| !matches!(word.as_str(), "true" | "false")) {
+            return Err(bad("compress", "expected true or false"));
+        }
         Ok(out)
     }
 
@@ -127,6 +130,7 @@ mod tests {
             (None, "max-size=x"),
             (None, "max-file=0"),
             (None, "what=1"),
+            (None, "compress=x"),
             (None, "max-size"),
             (Some("none"), "max-size=1k"),
         ] {

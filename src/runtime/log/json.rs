@@ -28,6 +28,13 @@ fn push_valid(out: &mut Vec<u8>, text: &str) {
             b'<' => b"\\u003c",
             b'>' => b"\\u003e",
             b'&' => b"\\u0026",
+            // U+2028 and U+2029, which end lines for JavaScript
+            0xe2 if bytes[at + 1] == 0x80 && matches!(bytes[at + 2], 0xa8 | 0xa9) => {
+                out.extend_from_slice(&bytes[start..at]);
+                out.extend_from_slice(if bytes[at + 2] == 0xa8 { b"\\u2028" } else { b"\\u2029" });
+                start = at + 3;
+                continue;
+            }
             0..0x20 => b"",
             _ => continue,
         };
@@ -82,6 +89,13 @@ mod tests {
         push_line(&mut out, b"a\t<\"\\\xff\n", Stream::Err, b"", "T");
         let want = "{\"log\":\"a\\u0009\\u003c\\\"\\\\\\ufffd\\n\",\"stream\":\"stderr\",\"time\":\"T\"}\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
+    }
+
+    #[test]
+    fn line_ends_of_javascript_are_escaped() {
+        let mut out = Vec::new();
+        push_string(&mut out, "a\u{2028}\u{2029}b\u{2027}\u{20ac}".as_bytes());
+        assert_eq!(String::from_utf8(out).unwrap(), "\"a\\u2028\\u2029b\u{2027}\u{20ac}\"");
     }
 
     proptest! {

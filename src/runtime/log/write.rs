@@ -89,7 +89,8 @@ impl LogWriter {
     fn record(&mut self, line: &[u8], stream: Stream, time: &str) -> io::Result<()> {
         let before = self.lines.len();
         json::push_line(&mut self.lines, line, stream, &self.attrs, time);
-        if self.max_size > 0 && self.size > 0 && self.size + self.lines.len() as u64 > self.max_size {
+        let there = self.size + before as u64;
+        if self.max_size > 0 && there > 0 && self.size + self.lines.len() as u64 > self.max_size {
             let last = self.lines.split_off(before);
             self.flush()?;
             self.rotate()?;

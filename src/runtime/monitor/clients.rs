@@ -133,6 +133,7 @@ impl Monitor {
 
     fn hung_up(&mut self, at: usize) {
         self.clients[at].gone = true;
+        self.leave_execs(self.clients[at].id);
         // a container of `run -i` reads the input of that command
         let had_input = self.clients[at].streams.is_some_and(|streams| streams.stdin);
         if had_input && self.record.stdin_once {

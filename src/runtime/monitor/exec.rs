@@ -5,7 +5,11 @@ use crate::runtime::protocol::{Event, ExecRequest};
 use crate::runtime::state::Status;
 use crate::runtime::{client, spec};
 use crate::sandbox::{Running, SharedFd, Stdio};
-use std::os::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Exit code of a command that is there but cannot be run: not this way, not as this user, not from this directory.
+const CANNOT_RUN: u8 = 126;
 
 /// One of them.
 pub(super) struct Exec {
@@ -13,8 +17,17 @@ pub(super) struct Exec {
     pub(super) running: Running,
     /// The connection that wants to hear of its end.
     client: u64,
-    /// Kept open where nobody has the terminal of a detached process.
-    _terminal: Option<OwnedFd>,
+    /// Our end of its terminal: the process outlives the command that has the other copy.
+    terminal: Option<OwnedFd>,
+    /// That command is gone, or never was there: what the process writes is read here, lest it should wait for ever.
+    alone: bool,
+}
+
+impl Exec {
+    /// Gives the terminal that nobody else reads.
+    pub(super) fn unread_terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.as_ref().filter(|_| self.alone).map(AsFd::as_fd)
+    }
 }
 
 fn refused(text: impl ToString) -> Event {
@@ -38,7 +51,9 @@ impl Monitor {
             }
             other => return Some(refused(format!("container {} is {other}, not running", self.record.name))),
         }
-        let life = self.life.as_ref().filter(|life| life.exit.is_none())?;
+        let Some(life) = self.life.as_ref().filter(|life| life.exit.is_none()) else {
+            return Some(refused(format!("container {} is not running", self.record.name)));
+        };
         let streams = match stdio {
             Some(fds) => {
                 let copies = fds.map(|fd| fd.as_fd().try_clone_to_owned());
@@ -57,23 +72,46 @@ impl Monitor {
         let privileged = request.privileged || self.record.confinement.privileged;
         let mut running = match self.nursery.spawn_in(&life.running, &process, privileged, streams) {
             Ok(running) => running,
-            Err(error) => return Some(refused(error)),
+            Err(error) => {
+                return Some(Event::ExecEnded { code: CANNOT_RUN, not_started: Some(error.to_string()) });
+            }
         };
         if let Some(why) = running.not_executed().map(str::to_owned) {
-            let code = running.wait().map_or(126, |exit| exit.status.code());
-            let code = u8::try_from(code).unwrap_or(126);
+            let code = running.wait().ok().and_then(|exit| u8::try_from(exit.status.code()).ok());
+            let code = code.unwrap_or(CANNOT_RUN);
             return Some(Event::ExecEnded { code, not_started: Some(why) });
         }
         let command =
             request.argv.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ");
         self.event(&format!("exec_start: {command}"), &[]);
-        let mut terminal = running.terminal();
-        let kept = if request.detached { terminal.take() } else { None };
+        let terminal = running.terminal();
+        let alone = request.detached;
+        let copy = terminal.as_ref().filter(|_| !alone).and_then(|fd| fd.try_clone().ok());
         let client = self.clients[at].id;
-        self.clients[at].tell(&Event::ExecStarted { terminal: terminal.map(SharedFd::from) });
+        self.clients[at].tell(&Event::ExecStarted { terminal: copy.map(SharedFd::from) });
         self.next_exec += 1;
-        self.execs.push(Exec { id: self.next_exec, running, client, _terminal: kept });
+        self.execs.push(Exec { id: self.next_exec, running, client, terminal, alone });
         None
+    }
+
+    /// A command is gone; those that it has started are alone.
+    pub(super) fn leave_execs(&mut self, client: u64) {
+        for exec in self.execs.iter_mut().filter(|exec| exec.client == client) {
+            exec.alone = true;
+        }
+    }
+
+    /// Reads what nobody else does.
+    pub(super) fn drop_exec_output(&mut self, id: u64) {
+        let Some(exec) = self.execs.iter_mut().find(|exec| exec.id == id) else { return };
+        let mut buffer = [0; 4096];
+        let Some(terminal) = exec.unread_terminal() else { return };
+        match rustix::io::read(terminal, &mut buffer) {
+            Ok(n) if n > 0 => {}
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // nobody has it open
+            Ok(_) | Err(_) => exec.terminal = None,
+        }
     }
 
     /// One of them has ended.

@@ -43,6 +43,7 @@ enum Who {
     Output(Stream),
     Input,
     Exec(u64),
+    ExecOutput(u64),
     Probe,
     ProbeOutput,
 }
@@ -75,6 +76,7 @@ impl Monitor {
                 Who::Output(stream) => self.take_output(stream),
                 Who::Input => self.feed_input(),
                 Who::Exec(id) => self.exec_ended(id),
+                Who::ExecOutput(id) => self.drop_exec_output(id),
                 Who::Probe => self.probe_ended(),
                 Who::ProbeOutput => self.take_probe_output(),
             }
@@ -125,6 +127,7 @@ impl Monitor {
         }
         for exec in &self.execs {
             whom.extend(exec.running.pidfd().map(|fd| (Who::Exec(exec.id), fd, PollFlags::IN)));
+            whom.extend(exec.unread_terminal().map(|fd| (Who::ExecOutput(exec.id), fd, PollFlags::IN)));
         }
         let mut fds: Vec<PollFd<'_>> =
             whom.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
