@@ -186,11 +186,12 @@ pub(super) fn security(options: &[String]) -> Result<Security, CliError> {
     Ok(out)
 }
 
-/// Reads `--memory-swap`, which counts memory and swap together; -1 is no limit.
+/// Reads `--memory-swap`, which counts memory and swap together; -1 is no limit, 0 the usual one.
 pub(super) fn memory_swap(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>, CliError> {
     let swap = match text {
-        Some("-1") => Some(u64::MAX),
-        Some(text) => Some(bytes("--memory-swap", text)?),
+        // memory without a limit has swap without one
+        Some("-1") => memory.map(|_| u64::MAX),
+        Some(text) => Some(bytes("--memory-swap", text)?).filter(|swap| *swap > 0),
         None => None,
     };
     if let Some(swap) = swap

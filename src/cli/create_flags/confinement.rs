@@ -209,7 +209,9 @@ fn shm_size(args: &ConfinementFlags) -> Result<Option<u64>, CliError> {
 }
 
 fn limits(args: &ConfinementFlags) -> Result<Limits, CliError> {
+    // 0 stands for no limit everywhere
     let memory = args.memory.as_deref().map(|m| values::bytes("--memory", m)).transpose()?;
+    let memory = memory.filter(|bytes| *bytes > 0);
     Ok(Limits {
         memory,
         memory_swap: values::memory_swap(args.memory_swap.as_deref(), memory)?,
@@ -234,6 +236,7 @@ fn processor_time(args: &ConfinementFlags) -> Result<Option<u64>, CliError> {
             Err(CliError::new("conflicting options: Nano CPUs and CPU Period cannot both be set")
                 .hint("use --cpus alone"))
         }
+        (Some(text), None) if text.parse() == Ok(0.0) => Ok(None),
         (Some(text), None) => cpus(text).map(Some),
         (None, Some(quota)) => {
             let period = args.cpu_period.filter(|period| *period > 0).unwrap_or(100_000);
@@ -299,8 +302,10 @@ mod tests {
             (got.memory, got.memory_swap, got.cpu_millis, got.pids),
             (Some(64 << 20), Some(u64::MAX), Some(1500), None)
         );
+        let got = limited(&["-m", "0", "--memory-swap=-1", "--cpus", "0.0", "--pids-limit", "0"]).unwrap();
+        assert_eq!(got, Limits::default());
         for bad in [
-            &["--cpus", "0"][..],
+            &["--cpus", "0.001"][..],
             &["--memory-swap", "1g"],
             &["-m", "2g", "--memory-swap", "1g"],
             &["-m", "x"],
