@@ -361,16 +361,20 @@ impl Tree {
     /// has systemd make one, and this process and `others` move there.
     pub(super) fn read_for(others: &[u32]) -> Self {
         let tree = Self::read();
-        let stuck = tree.two.as_ref().is_some_and(|dir| {
-            in_user_namespace() && !is_writable(dir) && !list(dir, "cgroup.controllers").is_empty()
-        });
-        if !stuck {
+        if !tree.is_out_of_reach() {
             return tree;
         }
         match scope::enter(others) {
             Ok(()) => Self::read(),
             Err(e) => Self { refused: Some(e.to_string()), ..tree },
         }
+    }
+
+    /// Says whether there are controllers of version 2 which this user has not been given.
+    fn is_out_of_reach(&self) -> bool {
+        self.two.as_ref().is_some_and(|dir| {
+            in_user_namespace() && !is_writable(dir) && !list(dir, "cgroup.controllers").is_empty()
+        })
     }
 
     /// Gives the directory of version 2 that this process is in.
@@ -446,6 +450,9 @@ impl Tree {
             })
             .map(|(name, version)| format!("{name} (v{})", if version == Version::One { 1 } else { 2 }))
             .collect();
+        if usable.is_empty() && self.is_out_of_reach() && scope::can_be_had() {
+            return (true, "those that the user's systemd gives (v2)".to_owned());
+        }
         (!usable.is_empty(), if usable.is_empty() { "none usable".to_owned() } else { usable.join(", ") })
     }
 }

@@ -166,8 +166,8 @@ fn openat2() -> Feature {
 
 fn cgroups() -> Feature {
     let (works, detail) = Tree::read().describe();
-    let hint = "limits like --memory need a cgroup controller that this user may use: run as root, or with `systemd-run \
-                --user --scope -p Delegate=yes`";
+    let hint = "limits like --memory need a cgroup controller that this user may use: run as root, or on cgroup 2 in a \
+                login session of systemd's, or after `loginctl enable-linger`";
     feature("cgroups", false, if works { Ok(detail) } else { Err((detail, hint.to_owned())) })
 }
 

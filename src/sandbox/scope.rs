@@ -56,6 +56,11 @@ pub(super) fn enter(others: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
+/// Says whether this user's systemd can be asked.
+pub(super) fn can_be_had() -> bool {
+    connect().is_ok()
+}
+
 fn connect() -> io::Result<UnixStream> {
     let mut places: Vec<PathBuf> =
         std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).into_iter().collect();

@@ -13,7 +13,8 @@ if ! rbuild system check >/tmp/check 2>&1; then
     fi
     rbuild system check >/tmp/check 2>&1 || { echo "FAILED: system check after --repair:"; cat /tmp/repair /tmp/check; failures=$((failures + 1)); }
 fi
-forget() { grep -qx "done $1" /rbuild-vm/said; }
+# What was said between the last promise that counts and the cut is in /rbuild-vm/later, where the two are not one.
+forget() { grep -qsx "done $1" /rbuild-vm/said /rbuild-vm/later; }
 while read -r _ kind name; do
     case $kind in
     image)
