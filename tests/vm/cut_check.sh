@@ -14,11 +14,14 @@ if ! rbuild system check >/tmp/check 2>&1; then
     rbuild system check >/tmp/check 2>&1 || { echo "FAILED: system check after --repair:"; cat /tmp/repair /tmp/check; failures=$((failures + 1)); }
 fi
 # What was said between the last promise that counts and the cut is in /rbuild-vm/later, where the two are not one.
+spoken=/rbuild-vm/later
+[ -e "$spoken" ] || spoken=/rbuild-vm/said
 forget() { grep -qsx "done $1" /rbuild-vm/said /rbuild-vm/later; }
 while read -r _ kind name; do
     case $kind in
     image)
-        forget "gone $name" && [ "$(grep -nx "done image $name" /rbuild-vm/said | tail -n 1 | cut -d: -f1)" -lt "$(grep -nx "done gone $name" /rbuild-vm/said | tail -n 1 | cut -d: -f1)" ] && continue
+        # what was said of it last counts
+        [ "$(grep -hx -e "done image $name" -e "done gone $name" "$spoken" | tail -n 1)" = "done gone $name" ] && continue
         case $name in
         imported:*) rbuild save -o /dev/null "$name" 2>/tmp/why || lost "$kind $name: $(cat /tmp/why)" ;;
         *) [ "$(rbuild run --rm --network none "$name" echo here 2>/tmp/why)" = here ] || lost "$kind $name: $(cat /tmp/why)" ;;
