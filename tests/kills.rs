@@ -48,7 +48,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// All acts of one round; each round's context has other content, so that everything is made anew.
-fn acts(space: &TestSpace, host: &str, round: u64) -> Vec<Act> {
+fn acts(space: &TestSpace, host: &str, port: u16, round: u64) -> Vec<Act> {
     let text = format!("round {round}\n");
     space.write("ctx/f", &text);
     for n in 0..100 {
@@ -89,6 +89,22 @@ fn acts(space: &TestSpace, host: &str, round: u64) -> Vec<Act> {
         act("rm", &[&build, "rm -f -v box", "run -d --name box app sleep 1000"], "rm -f -v box"),
         act("volume create", &["volume rm vol"], "volume create vol"),
         act("network create", &["network rm net"], "network create net"),
+        act("network rm", &["network create nets"], "network rm nets"),
+        act(
+            "network connect",
+            &[&build, "rm -f -v box", "network create lan", "run -d --name box app sleep 1000"],
+            "network connect lan box",
+        ),
+        act(
+            "network disconnect",
+            &[&build, "rm -f -v box", "network create lan", "run -d --name box --network lan app sleep 1000"],
+            "network disconnect lan box",
+        ),
+        act(
+            "run -p",
+            &[&build, "rm -f -v box"],
+            &format!("run -d --name box -p 127.0.0.1:{port}:80 app sleep 1000"),
+        ),
     ]
 }
 
@@ -191,13 +207,15 @@ fn killed_at_any_moment() {
     let mut dice = Dice::new();
     eprintln!("RBUILD_SEED={}", dice.0);
     let start = Instant::now();
+    // nobody is given it: it is below those that the kernel chooses
+    let port = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let (mut hit, mut rounds) = (std::collections::BTreeMap::<&str, (u32, u32)>::new(), 0);
     let space = space.with_busybox();
     space.rbuild(["save", "-o", "base.tar", "busybox"]).ok();
     let first = dice.roll(16);
     for n in 0..kills {
         rounds += u64::from(n % 8 == 0);
-        let acts = acts(&space, &registry.host, rounds);
+        let acts = acts(&space, &registry.host, port, rounds);
         let act = &acts[usize::try_from((first + n) % acts.len() as u64).unwrap()];
         let lived = kill(&space, act, &mut dice);
         let count = hit.entry(act.name).or_default();

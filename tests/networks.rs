@@ -271,7 +271,28 @@ fn links_give_names_and_variables() {
     ] {
         assert!(said.lines().any(|l| l == line), "{line}: {said}");
     }
-    fleet.shell(&["--link", "nobody"], "true").refuses(125, &["Cannot link to a non running container"]);
+    fleet.shell(&["--link", "nobody"], "true").refuses(125, &["could not get container for nobody"]);
+    // a link follows its target, whatever becomes of that
+    fleet.start("app", &["--link", "db:store"], &["busybox", "sleep", "1000"]);
+    fleet.says(&["stop", "-t", "0", "db"]);
+    fleet.start("other", &[], &["busybox", "sleep", "1000"]);
+    fleet.says(&["start", "db"]);
+    let knows = || {
+        let ip = fleet.address("db", "bridge");
+        fleet
+            .says(&["exec", "app", "cat", "/etc/hosts"])
+            .lines()
+            .any(|line| line.starts_with(&format!("{ip}\tstore ")))
+    };
+    eventually("the link follows", MINUTE, knows);
+    fleet.says(&["rename", "db", "base"]);
+    fleet.says(&["restart", "-t", "0", "app"]);
+    assert_eq!(fleet.says(&["inspect", "app", "-f", "{{.HostConfig.Links}}"]), "[/base:/app/store]");
+    fleet.says(&["stop", "-t", "0", "base"]);
+    fleet
+        .space
+        .rbuild(["restart", "-t", "0", "app"])
+        .refuses(1, &["non running container: /base AS /app/store"]);
     fleet.says(&["network", "create", "lan"]);
     fleet.web("far", &["--network", "lan"]);
     let script = format!("{FETCH} fetch near");
@@ -283,12 +304,87 @@ fn links_give_names_and_variables() {
 fn a_network_can_be_shared() {
     let Some(fleet) = as_root() else { return };
     fleet.web("web", &["--add-host", "extra:10.1.2.3"]);
-    let script = format!("{FETCH} fetch 127.0.0.1; grep -c extra /etc/hosts");
-    assert_eq!(fleet.shell(&["--network", "container:web"], &script).ok().stdout, "web\n1\n");
+    let script = format!("{FETCH} fetch 127.0.0.1; grep -c extra /etc/hosts; hostname; cat /etc/hostname");
+    let name = fleet.says(&["inspect", "web", "-f", "{{.Config.Hostname}}"]);
+    let shared = ["--network", "container:web"];
+    assert_eq!(fleet.shell(&shared, &script).ok().stdout, format!("web\n1\n{name}\n{name}\n"));
+    fleet
+        .shell(&[&shared[..], &["-h", "x"]].concat(), "true")
+        .refuses(125, &["hostname and the network mode"]);
+    // the other one may be renamed
+    fleet.start("beside", &shared, &["busybox", "sleep", "1000"]);
+    fleet.says(&["rename", "web", "site"]);
+    fleet.says(&["restart", "-t", "0", "beside"]);
+    fleet.says(&["rm", "-f", "beside"]);
+    fleet.says(&["rename", "site", "web"]);
     fleet.says(&["stop", "-t", "0", "web"]);
     let dead = fleet.shell(&["--network", "container:web"], "true");
     dead.refuses(125, &["cannot join network of a non running container"]);
     assert_eq!(fleet.shell(&["--network", "none"], "ip route | wc -l").ok().stdout, "0\n");
+}
+
+#[test]
+fn a_container_is_told_its_own_names() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "--subnet", "10.213.11.0/24", "lan"]);
+    fleet.says(&["network", "create", "--subnet", "10.213.12.0/24", "far"]);
+    let flags = ["--network", "lan", "--ip", "10.213.11.9", "-h", "box", "--domainname", "example.org"];
+    fleet.start("box", &[&flags[..], &["--add-host", "up:10.1.2.3"]].concat(), &["busybox", "sleep", "1000"]);
+    let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+        ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+    let hosts = |more: &str| {
+        let there = fleet.space.rbuild(["exec", "box", "cat", "/etc/hosts"]).ok().stdout;
+        assert_eq!(there, format!("{local}10.1.2.3\tup\n10.213.11.9\tbox.example.org box\n{more}"));
+    };
+    hosts("");
+    // a line of the program's own stays
+    fleet.says(&["exec", "box", "sh", "-c", "echo 10.9.9.9 mine >> /etc/hosts"]);
+    fleet.says(&["network", "connect", "--ip", "10.213.12.9", "far", "box"]);
+    hosts("10.9.9.9 mine\n10.213.12.9\tbox.example.org box\n");
+    let settings = fleet.says(&["inspect", "box", "-f", "{{json .NetworkSettings.Networks.far}}"]);
+    let settings: Value = serde_json::from_str(&settings).unwrap();
+    assert_eq!(settings["IPAMConfig"]["IPv4Address"], "10.213.12.9");
+    fleet.says(&["network", "disconnect", "far", "box"]);
+    hosts("10.9.9.9 mine\n");
+    let own = fleet.shell(&["-h", "a.b.c"], "tail -n 1 /etc/hosts").ok().stdout;
+    assert!(own.ends_with("\ta.b.c a\n"), "{own}");
+    assert_eq!(fleet.shell(&["--network", "none"], "cat /etc/hosts").ok().stdout, local);
+}
+
+/// The processes that a process has started, with their names.
+fn children(of: i32) -> Vec<(i32, String)> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let one = |entry: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (head, tail) = stat.rsplit_once(')')?;
+        let mut fields = tail.split_whitespace();
+        let (state, parent) = (fields.next()?, fields.next()?);
+        let (pid, name) = head.split_once(" (")?;
+        (parent == of.to_string() && state != "Z").then(|| Some((pid.parse().ok()?, name.to_owned())))?
+    };
+    processes.filter_map(one).collect()
+}
+
+fn end(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+#[test]
+fn a_killed_keeper_is_replaced() {
+    let Some(fleet) = as_root() else { return };
+    fleet.says(&["network", "create", "lan"]);
+    fleet.web("web", &["--network", "lan", "-p", "80"]);
+    fleet.web("other", &["--network", "lan"]);
+    let port = fleet.port("web", "80");
+    let monitor = fleet.monitor("web");
+    let keeper = || children(monitor).into_iter().find(|(_, name)| name == "rbuild-net").map(|(pid, _)| pid);
+    let first = keeper().unwrap();
+    end(first);
+    eventually("there is another one", MINUTE, || keeper().is_some_and(|pid| pid != first));
+    assert_eq!(get("127.0.0.1", port), "web\n");
+    let script = "until timeout 5 wget -qO- http://other/; do sleep 0.2; done";
+    assert_eq!(fleet.says(&["exec", "web", "sh", "-c", script]), "other");
+    assert_eq!(fleet.port("web", "80"), port);
 }
 
 #[test]
@@ -315,7 +411,14 @@ fn networks_are_managed_as_docker_does() {
     assert_eq!(id.trim_end().len(), 64);
     says(&["network", "create", "--ipv6", "six"]);
     space.rbuild(["network", "create", "lan"]).refuses(1, &["network with name lan already exists"]);
-    space.rbuild(["network", "create", "host"]).refuses(1, &["pre-defined"]);
+    space.rbuild(["network", "create", "host"]).refuses(1, &["not permitted on predefined host network"]);
+    let two = ["--subnet", "10.213.9.0/24", "--gateway", "10.213.9.1", "--gateway", "10.213.9.2", "x1"];
+    let refused = |flags: &[&str], why: &str| {
+        space.rbuild([&["network", "create"], flags].concat()).refuses(1, &[why]);
+    };
+    refused(&two, "must have a corresponding subnet");
+    refused(&["-o", "com.docker.network.bridge.enable_icc=maybe", "x1"], "true or false");
+    refused(&["--label", "=a", "x1"], "empty name");
     space.rbuild(["network", "create", "-d", "overlay", "x1"]).refuses(1, &["there is only bridge"]);
     let names = |filter: &[&str]| {
         let args = [&["network", "ls", "--format", "{{.Name}}"], filter].concat();
@@ -326,6 +429,13 @@ fn networks_are_managed_as_docker_does() {
     assert_eq!(names(&["-f", "label=a=b"]), "lan");
     assert_eq!(names(&["-f", "driver=null"]), "none");
     assert_eq!(names(&["-f", "name=la"]), "lan");
+    assert_eq!(names(&["-f", "name=^.a"]), "lan");
+    let row = ["network", "ls", "--format", "{{.Name}} {{.Label \"a\"}}", "-f", "name=lan"];
+    assert_eq!(says(&row), "lan b\n");
+    let bridge = "com.docker.network.bridge.name=rb-test-same";
+    says(&["network", "create", "--internal=false", "-o", bridge, "first"]);
+    refused(&["-o", bridge, "second"], "networks have same bridge name");
+    says(&["network", "rm", "first"]);
     let head = says(&["network", "ls"]);
     assert!(head.starts_with("NETWORK ID     NAME      DRIVER    SCOPE\n"), "{head}");
     let json: Value = serde_json::from_str(&says(&["network", "inspect", "six", &id[..10]])).unwrap();
@@ -421,6 +531,41 @@ fn an_ordinary_users_containers_share_what_the_first_one_makes() {
         // nobody is left who needs it
         eventually("the namespaces go", MINUTE, || marks() == [false, false]);
     }
+    fleet.space.assert_nothing_runs();
+}
+
+#[test]
+fn what_keeps_an_ordinary_users_networks_is_replaced() {
+    let Some(space) = TestSpace::rootless() else { return };
+    let fleet = Fleet::new(space);
+    fleet.says(&["network", "create", "lan"]);
+    fleet.web("web", &["--network", "lan", "-p", "80"]);
+    let port = fleet.port("web", "80");
+    let mark =
+        |name: &str| std::fs::read_to_string(fleet.space.path("run/rbuild").join(name)).unwrap_or_default();
+    let ground = || {
+        let mark: Value = serde_json::from_str(&mark("ground.json")).unwrap_or_default();
+        mark["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(0)
+    };
+    let anchor = || mark("anchor").split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(0);
+    let helper = || children(ground()).first().map_or(0, |(pid, _)| *pid);
+    let keeper = || children(fleet.monitor("web")).into_iter().find(|(_, name)| name == "rbuild-net");
+    let keeper = || keeper().map_or(0, |(pid, _)| pid);
+    let all: [(&str, &dyn Fn() -> i32); 4] =
+        [("ground", &ground), ("anchor", &anchor), ("helper", &helper), ("keeper", &keeper)];
+    for (what, pid) in all {
+        let before = pid();
+        assert_ne!(before, 0, "{what}");
+        end(before);
+        // a new container meets those that were there, and they meet it
+        let script = "until timeout 5 wget -qO- http://web/; do sleep 0.2; done";
+        assert_eq!(fleet.shell(&["--network", "lan"], script).ok().stdout, "web\n", "{what}");
+        assert_eq!(get("127.0.0.1", port), "web\n", "{what}");
+        eventually(&format!("there is another {what}"), MINUTE, || ![0, before].contains(&pid()));
+        assert_ne!(helper(), 0, "{what}");
+    }
+    fleet.says(&["rm", "-f", "web"]);
+    eventually("all is gone", MINUTE, || mark("anchor").is_empty() && mark("ground.json").is_empty());
     fleet.space.assert_nothing_runs();
 }
 

@@ -46,6 +46,15 @@ impl CliError {
         self
     }
 
+    /// Adds what to do, where there is something to do.
+    #[must_use]
+    pub fn with_hint(self, hint: Option<impl Display>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
     /// Sets the exit code.
     #[must_use]
     pub fn code(mut self, code: u8) -> Self {

@@ -88,6 +88,16 @@ impl Wanted {
         }
     }
 
+    /// Says whether a text is the value, or fits it as a regular expression, as docker looks for names and ids.
+    pub(super) fn matches(&self, text: &str) -> Result<bool, CliError> {
+        if self.value == text {
+            return Ok(true);
+        }
+        let pattern = regex::Regex::new(&self.value)
+            .map_err(|e| CliError::new(format!("invalid filter {}={}: {e}", self.key, self.value)))?;
+        Ok(pattern.is_match(text))
+    }
+
     /// Says whether labels have `KEY` or `KEY=VALUE`.
     pub(super) fn fits(&self, labels: &BTreeMap<String, String>) -> bool {
         match self.value.split_once('=') {

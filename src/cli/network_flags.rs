@@ -9,6 +9,35 @@ use crate::runtime::NetworkRequest;
 use clap::Args;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// What `run` and `network connect` say of a container's place in a network.
+#[derive(Debug, Args)]
+pub(super) struct PlaceFlags {
+    /// IPv4 address in the network
+    #[arg(long, value_name = "IP")]
+    pub(super) ip: Option<Ipv4Addr>,
+    /// IPv6 address in the network
+    #[arg(long, value_name = "IP")]
+    pub(super) ip6: Option<Ipv6Addr>,
+    /// Hardware address in the network
+    #[arg(long, value_name = "MAC")]
+    mac_address: Option<String>,
+    /// Know another container of the network by a name
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    link: Vec<String>,
+}
+
+impl PlaceFlags {
+    /// Reads the hardware address.
+    pub(super) fn mac(&self) -> Result<Option<Mac>, CliError> {
+        super::create_flags::said(&self.mac_address).map(str::parse).transpose().map_err(refused)
+    }
+
+    /// Reads the links.
+    pub(super) fn links(&self) -> Result<Vec<Link>, CliError> {
+        each(&self.link, str::parse)
+    }
+}
+
 /// Network, ports and names of a container.
 #[derive(Debug, Args)]
 pub(super) struct NetworkFlags {
@@ -18,18 +47,8 @@ pub(super) struct NetworkFlags {
     /// Further name of the container in its network
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     network_alias: Vec<String>,
-    /// IPv4 address in its network
-    #[arg(long, value_name = "IP")]
-    ip: Option<Ipv4Addr>,
-    /// IPv6 address in its network
-    #[arg(long, value_name = "IP")]
-    ip6: Option<Ipv6Addr>,
-    /// Hardware address in its network
-    #[arg(long, value_name = "MAC")]
-    mac_address: Option<String>,
-    /// Know another container of the same network by a name
-    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
-    link: Vec<String>,
+    #[command(flatten)]
+    place: PlaceFlags,
     /// Publish a port of the container on the host
     #[arg(short, long, value_name = "[[IP:][HOST]:]CONTAINER[/PROTOCOL]")]
     publish: Vec<String>,
@@ -53,13 +72,9 @@ pub(super) struct NetworkFlags {
     dns_option: Vec<String>,
 }
 
-fn refused(error: NetworkError) -> CliError {
-    let hint = error.hint();
-    let error = CliError::from_error(&error);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
+/// Makes an error of the command line of one of the network room.
+pub(super) fn refused(error: NetworkError) -> CliError {
+    CliError::from_error(&error).with_hint(error.hint())
 }
 
 fn each<T>(texts: &[String], read: impl Fn(&str) -> Result<T, NetworkError>) -> Result<Vec<T>, CliError> {
@@ -89,10 +104,12 @@ impl NetworkFlags {
 
     fn choice(&self) -> Result<ContainerNetwork, CliError> {
         let mut all = each(&self.network, parse_attachment)?;
-        let links: Vec<Link> = each(&self.link, str::parse)?;
-        let mac: Option<Mac> =
-            super::create_flags::said(&self.mac_address).map(str::parse).transpose().map_err(refused)?;
-        let plain = self.network_alias.is_empty() && self.ip.is_none() && self.ip6.is_none() && mac.is_none();
+        let PlaceFlags { ip, ip6, .. } = self.place;
+        let (links, mac) = (self.place.links()?, self.place.mac()?);
+        let plain = self.network_alias.is_empty() && ip.is_none() && ip6.is_none() && mac.is_none();
+        if all.iter().any(|one| one.network.is_empty()) {
+            return Err(CliError::new("no name set for network"));
+        }
         if all.is_empty() && plain && links.is_empty() {
             return Ok(ContainerNetwork::Default);
         }
@@ -108,7 +125,7 @@ impl NetworkFlags {
             "host" => Some(ContainerNetwork::Host),
             _ => match word.strip_prefix("container:") {
                 Some("") => {
-                    return Err(CliError::new("--network container: the container's name is missing"));
+                    return Err(CliError::new("invalid container format container:<name|id>"));
                 }
                 Some(other) => Some(ContainerNetwork::Container(other.to_owned())),
                 None => None,
@@ -123,16 +140,9 @@ impl NetworkFlags {
             ));
         }
         if let Some(alone) = alone {
-            return if !links.is_empty() {
-                Err(CliError::new(format!(
-                    "conflicting options: --link cannot be used with --network {word}"
-                )))
-            } else if plain {
-                Ok(alone)
-            } else {
-                Err(CliError::new(format!(
-                    "conflicting options: addresses and aliases cannot be used with --network {word}"
-                )))
+            return match self.why_not_alone(&alone, !links.is_empty(), mac.is_some()) {
+                Some(why) => Err(CliError::new(why)),
+                None => Ok(alone),
             };
         }
         if all.is_empty() {
@@ -141,11 +151,27 @@ impl NetworkFlags {
         // the short flags are about the first one, as docker has it
         let first = &mut all[0];
         first.aliases.extend(self.network_alias.iter().cloned());
-        first.ip = self.ip.or(first.ip);
-        first.ip6 = self.ip6.or(first.ip6);
+        first.ip = ip.or(first.ip);
+        first.ip6 = ip6.or(first.ip6);
         first.mac = mac.or(first.mac);
         first.links = links;
         Ok(ContainerNetwork::Networks(all))
+    }
+
+    /// Says what a container cannot have that has no network of its own, in docker's words.
+    fn why_not_alone(&self, network: &ContainerNetwork, links: bool, mac: bool) -> Option<&'static str> {
+        if links {
+            return Some("links are only supported for user-defined networks");
+        }
+        if !self.network_alias.is_empty() {
+            return Some("network-scoped aliases are only supported for user-defined networks");
+        }
+        if self.place.ip.is_some() || self.place.ip6.is_some() {
+            return Some("user specified IP address is supported on user defined networks only");
+        }
+        // without a network there is nothing to give it to
+        (mac && *network != ContainerNetwork::None)
+            .then_some("conflicting options: mac-address and the network mode")
     }
 }
 
@@ -194,10 +220,17 @@ mod tests {
         for (words, why) in [
             (&["--network", "host", "--network", "a"][..], "no other network"),
             (&["--network", "a", "--network", "none"], "no other network"),
-            (&["--network", "host", "--ip", "10.0.0.1"], "conflicting"),
-            (&["--network", "none", "--link", "a"], "conflicting"),
+            (&["--network", "host", "--ip", "10.0.0.1"], "user defined networks only"),
+            (&["--network", "none", "--link", "a"], "links are only supported"),
+            (&["--network", "host", "--network-alias", "a"], "aliases are only supported"),
+            (&["--network", "container:a", "--mac-address", "02:00:00:00:00:01"], "mac-address"),
+            (&["--network", "container:a", "--expose", "80"], "port exposing"),
+            (&["--network", "container:a", "--dns", "1.2.3.4"], "dns"),
+            (&["--network", "container:a", "--add-host", "a:1.2.3.4"], "custom host-to-IP"),
+            (&["--network", "container:"], "container:<name|id>"),
+            (&["--network", ""], "no name set"),
             (&["--network", "container:a", "-p", "80"], "conflicting options: port publishing"),
-            (&["--network", "a", "--network", "a"], "twice"),
+            (&["--network", "a", "--network", "a"], "multiple times"),
             (&["--network-alias", "x"], "user-defined"),
             (&["--ip", "10.0.0.1"], "user defined networks only"),
             (&["-p", "x"], "invalid port"),

@@ -29,7 +29,7 @@ const PORT: &str = "rb0-";
 /// The name of the interface inside.
 const INSIDE: &str = "eth0";
 /// The largest packet when there is no default route to learn it from, in bytes.
-const ETHERNET: u32 = 1500;
+pub(super) const ETHERNET: u32 = 1500;
 
 /// The bridge, ready for use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

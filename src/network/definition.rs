@@ -110,7 +110,7 @@ impl NetworkDefinition {
     }
 
     fn option_is_off(&self, name: &str) -> bool {
-        self.options.get(name).is_some_and(|value| matches!(value.as_str(), "false" | "0" | "False" | "f"))
+        self.options.get(name).and_then(|value| truth(value)) == Some(false)
     }
 
     /// The pool of one family.
@@ -140,7 +140,21 @@ impl NetworkDefinition {
         if self.options.contains_key(OPTION_BINDING) && self.binding().is_none() {
             return bad(OPTION_BINDING, "expected an address");
         }
+        for name in [OPTION_ICC, OPTION_MASQUERADE] {
+            if self.options.get(name).is_some_and(|value| truth(value).is_none()) {
+                return bad(name, "expected true or false");
+            }
+        }
         Ok(())
+    }
+}
+
+/// Reads yes or no in the words that docker takes.
+fn truth(word: &str) -> Option<bool> {
+    match word {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -251,17 +265,20 @@ impl NetworkWish {
     }
 
     fn nothing_left_over(&self, pools: &[AddressPool]) -> Result<(), NetworkError> {
+        if self.gateways.len() > self.subnets.len() || self.ranges.len() > self.subnets.len() {
+            let first =
+                self.gateways.iter().copied().chain(self.ranges.iter().map(|range| range.base())).next();
+            let text = first.map(|ip| ip.to_string()).unwrap_or_default();
+            let why = "every ip-range or gateway must have a corresponding subnet".to_owned();
+            return Err(NetworkError::Subnet { text, why });
+        }
         let homeless = |ip: IpAddr| !pools.iter().any(|pool| pool.subnet.contains(ip));
         let all = (self.gateways.iter().map(|ip| ("gateway", *ip)))
             .chain(self.ranges.iter().map(|range| ("range", range.base())))
             .chain(self.reserved.values().map(|ip| ("aux-address", *ip)));
         for (what, ip) in all {
-            if homeless(ip) || (what == "range" && self.subnets.is_empty()) {
-                let why = if self.subnets.is_empty() {
-                    "every ip-range or gateway must have a corresponding subnet".to_owned()
-                } else {
-                    format!("no matching subnet for {what} {ip}")
-                };
+            if homeless(ip) {
+                let why = format!("no matching subnet for {what} {ip}");
                 return Err(NetworkError::Subnet { text: ip.to_string(), why });
             }
         }
@@ -273,12 +290,11 @@ fn check_name(name: &str) -> Result<(), NetworkError> {
     let plain = |c: char| c.is_ascii_alphanumeric();
     let first = name.chars().next().is_some_and(plain);
     let rest = name.chars().all(|c| plain(c) || matches!(c, '_' | '.' | '-'));
-    let reserved = name == "default" || name.starts_with("container:");
-    if !first || !rest || reserved || name.len() > 128 {
-        return Err(NetworkError::Name { name: name.to_owned() });
+    if PREDEFINED.contains(&name) || name == "default" {
+        return Err(NetworkError::Reserved { name: name.to_owned() });
     }
-    if PREDEFINED.contains(&name) {
-        return Err(NetworkError::Predefined { name: name.to_owned(), doing: "created" });
+    if !first || !rest || name.len() > 128 {
+        return Err(NetworkError::Name { name: name.to_owned() });
     }
     Ok(())
 }
@@ -462,13 +478,27 @@ mod tests {
         for (wish, why) in [
             (wish(""), "invalid network name"),
             (wish("a b"), "invalid network name"),
-            (wish("bridge"), "pre-defined"),
+            (wish("bridge"), "not permitted on predefined bridge network"),
+            (wish("default"), "not permitted on predefined"),
+            (wish("container:x"), "invalid network name"),
             (NetworkWish { subnets: net("192.168.0.0/16"), ..wish("n") }, "Pool overlaps"),
             (NetworkWish { subnets: net("10.5.0.0/31"), ..wish("n") }, "no room"),
             (NetworkWish { gateways: ip("10.5.0.1"), ..wish("n") }, "corresponding subnet"),
             (
                 NetworkWish { subnets: net("10.5.0.0/24"), gateways: ip("10.6.0.1"), ..wish("n") },
                 "no matching",
+            ),
+            (
+                NetworkWish {
+                    subnets: net("10.5.0.0/24"),
+                    gateways: [ip("10.5.0.1"), ip("10.5.0.2")].concat(),
+                    ..wish("n")
+                },
+                "corresponding subnet",
+            ),
+            (
+                NetworkWish { options: BTreeMap::from([(OPTION_ICC.into(), "maybe".into())]), ..wish("n") },
+                "true or false",
             ),
             (NetworkWish { subnets: net("10.5.0.0/24"), gateways: ip("10.5.0.0"), ..wish("n") }, "gateway"),
             (NetworkWish { subnets: net("10.5.0.0/24"), ranges: net("10.5.0.0/16"), ..wish("n") }, "range"),

@@ -2,11 +2,12 @@
 //!
 //! A name server on the host's loopback cannot be reached from another network namespace, so those go. When none
 //! remain and systemd-resolved runs, its list of real servers is used; else [`FALLBACK`], as the docker engine does.
-//! Search domains and options stay as they are. Everything but [`HostDns::read`] is pure.
+//! Search domains and options stay as they are. What is made here has docker's order: servers, domains, options.
+//! Everything but [`HostDns::read`] is pure.
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -67,17 +68,8 @@ impl HostDns {
     /// Renders the file for a network that asks `servers`; other lines come from the host's file.
     #[must_use]
     pub fn render(&self, servers: &[IpAddr]) -> Vec<u8> {
-        let mut out = Vec::new();
-        for line in self.main.split(|b| *b == b'\n') {
-            if matches!(keyword(line), b"search" | b"domain" | b"options" | b"sortlist") {
-                out.extend_from_slice(line.trim_ascii());
-                out.push(b'\n');
-            }
-        }
-        for server in servers {
-            writeln!(out, "nameserver {server}").expect("writing to a Vec does not fail");
-        }
-        out
+        let servers = servers.iter().map(|ip| ip.to_string().into_bytes()).collect();
+        ResolvConf { servers, ..ResolvConf::parse(&self.main) }.render()
     }
 
     /// Renders the file for a network behind NAT: reachable servers, else [`FALLBACK`].
@@ -106,8 +98,56 @@ fn read_bounded(path: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn keyword(line: &[u8]) -> &[u8] {
-    line.split(u8::is_ascii_whitespace).find(|w| !w.is_empty()).unwrap_or_default()
+/// What a resolver's configuration says, word by word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ResolvConf {
+    /// Addresses, with whatever scope they have.
+    pub(super) servers: Vec<Vec<u8>>,
+    /// Domains; the last line that names some counts.
+    pub(super) search: Vec<Vec<u8>>,
+    pub(super) options: Vec<Vec<u8>>,
+    /// Whole lines that are passed on.
+    others: Vec<Vec<u8>>,
+}
+
+impl ResolvConf {
+    pub(super) fn parse(text: &[u8]) -> Self {
+        let mut conf = Self::default();
+        for line in text.split(|b| *b == b'\n') {
+            let mut words = line.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()).map(<[u8]>::to_vec);
+            match words.next().as_deref() {
+                Some(b"nameserver") => conf.servers.extend(words.next()),
+                Some(b"search" | b"domain") => conf.search = words.collect(),
+                Some(b"options") => conf.options.extend(words),
+                Some(b"sortlist") => conf.others.push(line.trim_ascii().to_vec()),
+                _ => {}
+            }
+        }
+        conf
+    }
+
+    pub(super) fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut line = |word: &[u8], rest: &[Vec<u8>]| {
+            if !rest.is_empty() {
+                out.extend([word, &rest.join(&b' ')].join(&b' '));
+                out.push(b'\n');
+            }
+        };
+        self.servers.iter().for_each(|server| line(b"nameserver", std::slice::from_ref(server)));
+        line(b"search", &self.search);
+        line(b"options", &self.options);
+        for other in &self.others {
+            out.extend_from_slice(other);
+            out.push(b'\n');
+        }
+        out
+    }
+
+    /// Whether an option of this name is set.
+    pub(super) fn has_option(&self, name: &str) -> bool {
+        self.options.iter().any(|option| option.split(|b| *b == b':').next() == Some(name.as_bytes()))
+    }
 }
 
 fn nameservers(conf: &[u8], reach: Reach) -> Vec<IpAddr> {
@@ -151,13 +191,18 @@ mod tests {
         let fallback = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
         for (main, resolved, want) in [
             ("nameserver 192.0.2.1\n", None, "nameserver 192.0.2.1\n"),
-            ("# c\n;d\nsearch a b\nnameserver 192.0.2.1", None, "search a b\nnameserver 192.0.2.1\n"),
+            ("# c\n;d\nsearch a b\nnameserver 192.0.2.1", None, "nameserver 192.0.2.1\nsearch a b\n"),
+            (
+                "domain x\noptions a\nsearch b\noptions  c:2 d\nsortlist 1.2.3.4\nnameserver 192.0.2.1",
+                None,
+                "nameserver 192.0.2.1\nsearch b\noptions a c:2 d\nsortlist 1.2.3.4\n",
+            ),
             ("nameserver 127.0.0.1\nnameserver 192.0.2.1\n", None, "nameserver 192.0.2.1\n"),
-            ("nameserver 127.0.0.53\noptions edns0\n", None, &*format!("options edns0\n{fallback}")),
+            ("nameserver 127.0.0.53\noptions edns0\n", None, &*format!("{fallback}options edns0\n")),
             (
                 "nameserver 127.0.0.53\nsearch x\n",
                 Some("nameserver 192.0.2.9\n"),
-                "search x\nnameserver 192.0.2.9\n",
+                "nameserver 192.0.2.9\nsearch x\n",
             ),
             ("nameserver 192.0.2.1\n", Some("nameserver 192.0.2.9\n"), "nameserver 192.0.2.1\n"),
             ("nameserver ::1\nnameserver 2001:db8::1\nnameserver fe80::1%eth0\n", None, fallback),

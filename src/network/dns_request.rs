@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::dns::ResolvConf;
+
 /// Lines of `/etc/resolv.conf`; an empty list leaves that of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsRequest {
@@ -21,31 +23,19 @@ impl DnsRequest {
         if self.servers.is_empty() && self.search.is_empty() && self.options.is_empty() {
             return conf;
         }
-        let replaced = |line: &[u8]| {
-            let word = line.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).unwrap_or_default();
-            match word {
-                b"nameserver" => !self.servers.is_empty(),
-                b"search" | b"domain" => !self.search.is_empty(),
-                b"options" => !self.options.is_empty(),
-                _ => word.is_empty(),
-            }
-        };
-        let mut out = Vec::new();
-        for line in conf.split(|b| *b == b'\n').filter(|line| !replaced(line)) {
-            out.extend_from_slice(line);
-            out.push(b'\n');
+        let bytes = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
+        let mut conf = ResolvConf::parse(&conf);
+        if !self.servers.is_empty() {
+            conf.servers = self.servers.iter().map(|ip| ip.to_string().into_bytes()).collect();
         }
-        let search: Vec<&str> =
-            self.search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
-        let mut add = |word: &str, rest: &str| out.extend_from_slice(format!("{word} {rest}\n").as_bytes());
-        self.servers.iter().for_each(|server| add("nameserver", &server.to_string()));
-        if !search.is_empty() {
-            add("search", &search.join(" "));
+        if !self.search.is_empty() {
+            conf.search = bytes(&self.search);
+            conf.search.retain(|domain| domain != b".");
         }
         if !self.options.is_empty() {
-            add("options", &self.options.join(" "));
+            conf.options = bytes(&self.options);
         }
-        out
+        conf.render()
     }
 }
 
@@ -61,7 +51,7 @@ mod tests {
         let servers = vec!["192.0.2.9".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         assert_eq!(
             text(DnsRequest { servers, ..DnsRequest::default() }),
-            "# c\nsearch a b\noptions edns0\nnameserver 192.0.2.9\nnameserver 2001:db8::1\n"
+            "nameserver 192.0.2.9\nnameserver 2001:db8::1\nsearch a b\noptions edns0\n"
         );
         assert_eq!(
             text(DnsRequest {
@@ -69,9 +59,9 @@ mod tests {
                 options: vec!["ndots:2".into()],
                 ..DnsRequest::default()
             }),
-            "# c\nnameserver 192.0.2.1\nsearch x y\noptions ndots:2\n"
+            "nameserver 192.0.2.1\nsearch x y\noptions ndots:2\n"
         );
         let none = text(DnsRequest { search: vec![".".into()], ..DnsRequest::default() });
-        assert_eq!(none, "# c\nnameserver 192.0.2.1\noptions edns0\n");
+        assert_eq!(none, "nameserver 192.0.2.1\noptions edns0\n");
     }
 }

@@ -58,20 +58,22 @@ pub enum NetworkError {
         why: String,
     },
     /// A name that no network can have.
-    #[error(
-        "invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, and not the word default"
-    )]
+    #[error("invalid network name {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     Name {
         /// What the user wrote.
         name: String,
     },
+    /// A name that stands for something else.
+    #[error("operation is not permitted on predefined {name} network")]
+    Reserved {
+        /// What the user wrote.
+        name: String,
+    },
     /// `bridge`, `host` and `none` stay as they are.
-    #[error("{name} is a pre-defined network and cannot be {doing}")]
+    #[error("{name} is a pre-defined network and cannot be removed")]
     Predefined {
         /// Which.
         name: String,
-        /// What was tried, as a participle.
-        doing: &'static str,
     },
     /// There is no such network.
     #[error("network {name} not found")]
@@ -130,9 +132,9 @@ pub enum NetworkError {
         /// Why not.
         why: String,
     },
-    /// Something that only root's containers can have.
+    /// Something that a container in a network of its own cannot have.
     #[error(
-        "{network}: containers of an ordinary user cannot share a network: each has one of its own, with a way out"
+        "{network}: this container cannot share a network with others: it is in one of its own, with a way out"
     )]
     Rootless {
         /// What was asked for.
@@ -232,10 +234,14 @@ impl NetworkError {
             Self::Bind { why, .. } if why.contains("ip_unprivileged_port_start") => Some(
                 "an ordinary user may not listen on low ports: publish a port from 1024 on, or let the administrator set sysctl net.ipv4.ip_unprivileged_port_start",
             ),
+            Self::Bind { why, .. } if why.contains("SCTP") => {
+                Some("the helper programs of ordinary users carry TCP and UDP; as root SCTP can be published")
+            }
             Self::Bind { .. } => Some("publish another port of the host, or end what listens on this one"),
             Self::Subnet { .. }
             | Self::Name { .. }
             | Self::Predefined { .. }
+            | Self::Reserved { .. }
             | Self::Ambiguous { .. }
             | Self::Exists { .. }
             | Self::InUse { .. }

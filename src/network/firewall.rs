@@ -3,7 +3,7 @@
 //! All rules live in a table of rbuild's own, replaced as a whole when its comment is not the expected one. Another
 //! table that drops forwarded packets cannot be overruled from there, as nf_tables asks every table. The most usual
 //! one, iptables' `filter` table with the policy that the docker engine gives it, gets two accept rules of ours; of
-//! others the user is told.
+//! others, and of firewalld, the user is told.
 
 use std::{
     io,
@@ -35,9 +35,8 @@ pub(super) fn ensure(subnet: Subnet) -> Result<Vec<String>, NetworkError> {
     if present.as_deref() != Some(comment.as_bytes()) {
         table(subnet, &comment).commit(&mut netlink).map_err(failed())?;
     }
-    // Listing chains can be refused where making our table was not; NAT works, so that is no failure.
-    let others = nft::drop_chains(&mut netlink, Hook::Forward).unwrap_or_default();
-    Ok(others.iter().filter_map(|chain| pass_through(&mut netlink, chain, BRIDGE)).collect())
+    // Listing can be refused where making our table was not; NAT works, so that is no failure.
+    Ok(ways_blocked(&mut netlink, BRIDGE))
 }
 
 /// What the rules for a network of the user's making depend on.
@@ -77,8 +76,7 @@ impl Walls<'_> {
         if self.v6.is_some() {
             enable_forwarding6();
         }
-        let others = nft::drop_chains(&mut netlink, Hook::Forward).unwrap_or_default();
-        Ok(others.iter().filter_map(|chain| pass_through(&mut netlink, chain, self.bridge)).collect())
+        Ok(ways_blocked(&mut netlink, self.bridge))
     }
 
     fn comment(&self) -> String {
@@ -166,6 +164,32 @@ fn table(subnet: Subnet, comment: &str) -> Batch {
     batch
 }
 
+/// Makes a way through other people's rules where that is possible, and says what the user can do where it is not.
+fn ways_blocked(netlink: &mut Netlink, bridge: &str) -> Vec<String> {
+    let others = nft::drop_chains(netlink, Hook::Forward).unwrap_or_default();
+    let mut all: Vec<String> =
+        others.iter().filter_map(|chain| pass_through(netlink, chain, bridge)).collect();
+    all.extend(firewalld(netlink, bridge));
+    all
+}
+
+/// Says how firewalld is told of the bridge, unless it knows it: what is in none of its zones it rejects.
+fn firewalld(netlink: &mut Netlink, bridge: &str) -> Option<String> {
+    const TABLE: &str = "firewalld";
+    if !nft::tables(netlink, Family::Inet).ok()?.iter().any(|table| table == TABLE) {
+        return None;
+    }
+    let pattern = if bridge.starts_with(BRIDGES) { format!("{BRIDGES}+") } else { bridge.to_owned() };
+    let known = [bridge, pattern.trim_end_matches('+')];
+    if known.iter().any(|name| nft::mentions(netlink, Family::Inet, TABLE, name).unwrap_or(true)) {
+        return None;
+    }
+    Some(format!(
+        "firewalld does not know the bridge {bridge} and may keep containers from the network; allow it with: \
+         firewall-cmd --permanent --zone=trusted --add-interface={pattern} && firewall-cmd --reload"
+    ))
+}
+
 /// Lets the bridge's packets through a chain that drops by default, or says how the user can.
 fn pass_through(netlink: &mut Netlink, chain: &DropChain, bridge: &str) -> Option<String> {
     let iptables = chain.ip && chain.table == "filter" && chain.chain == "FORWARD";
@@ -178,7 +202,7 @@ fn pass_through(netlink: &mut Netlink, chain: &DropChain, bridge: &str) -> Optio
     let family = if *ip { "ip" } else { "inet" };
     let pattern = pattern.replace('+', "*");
     Some(format!(
-        "the chain {family} {table} {chain} drops forwarded packets, so steps may not reach the network; \
+        "the chain {family} {table} {chain} drops forwarded packets, so containers and steps may not reach the network; \
          allow it with: nft insert rule {family} {table} {chain} iifname {pattern} accept; \
          nft insert rule {family} {table} {chain} oifname {pattern} accept"
     ))

@@ -5,7 +5,8 @@
 //! there, slirp4netns a "1"). So nothing has a path that could be stale or forbidden: pasta drops the capability to
 //! look into our `/proc` directory before it opens the namespace, and newer ones close all other descriptors.
 //!
-//! The helper stays our child: killed on drop, and by the kernel when rbuild itself is killed.
+//! The helper stays our child: killed on drop, and by the kernel when rbuild itself is killed. One that ends by itself, or is
+//! killed, is started anew on the same namespace.
 
 use std::{
     io::{self, Read},
@@ -13,13 +14,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Sender, channel},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
     time::Timespec,
 };
 
@@ -28,6 +30,11 @@ use crate::sys::{leash, netlink::Netlink, netlink_route as rt};
 
 /// How long a helper may take; it needs some 20 ms unless the machine is overloaded.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A helper that has run for so long may be replaced without end, others [`MOST_FAILURES`] times.
+const STEADY: Duration = Duration::from_secs(60);
+const MOST_FAILURES: u32 = 10;
+/// Before the next one is started.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Where pasta answers DNS queries when the host's servers are all on its loopback: an address nobody routes.
 const PASTA_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// slirp4netns' own addresses: the host, the name server, the inside.
@@ -146,8 +153,39 @@ impl Plan {
 pub(super) struct Helper {
     pub(super) kind: HelperKind,
     /// Dropped to end the keeper.
-    stop: Option<Sender<()>>,
+    stop: Option<OwnedFd>,
     keeper: Option<JoinHandle<()>>,
+}
+
+/// How to start a helper, as often as need be.
+struct Recipe {
+    kind: HelperKind,
+    program: PathBuf,
+    arguments: Vec<String>,
+    netns: OwnedFd,
+}
+
+impl Recipe {
+    fn spawn(&self) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).stdin(self.netns.try_clone()?);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        leash::die_with_spawner(&mut command);
+        command.spawn()
+    }
+
+    /// Starts it, and gives it when the network is up.
+    fn start(&self) -> Result<Child, NetworkError> {
+        let program = self.kind.program();
+        let mut child = self.spawn().map_err(NetworkError::setup(format!("start {program}")))?;
+        match wait_ready(program, &mut child) {
+            Ok(()) => Ok(child),
+            Err(error) => {
+                end(child);
+                Err(error)
+            }
+        }
+    }
 }
 
 impl Helper {
@@ -158,16 +196,19 @@ impl Helper {
     pub(super) fn start(plan: &Plan, netns: BorrowedFd<'_>) -> Result<Self, NetworkError> {
         let failed = || NetworkError::setup(format!("start {}", plan.kind.program()));
         let netns = netns.try_clone_to_owned().map_err(failed())?;
-        let mut command = Command::new(&plan.program);
-        command.args(&plan.arguments).stdin(netns).stdout(Stdio::piped()).stderr(Stdio::piped());
-        leash::die_with_spawner(&mut command);
-        let (stop, stopped) = channel();
+        let recipe = Recipe {
+            kind: plan.kind,
+            program: plan.program.clone(),
+            arguments: plan.arguments.clone(),
+            netns,
+        };
+        let (stopped, stop) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed()(e.into()))?;
         let (report, started) = channel();
-        let program = plan.kind.program();
         let keeper = thread::Builder::new()
-            .name(program.into())
+            .name(plan.kind.program().into())
             .stack_size(128 << 10)
-            .spawn(move || keep(program, command, &report, &stopped))
+            .spawn(move || keep(&recipe, &report, stopped.as_fd()))
             .map_err(failed())?;
         let helper = Self { kind: plan.kind, stop: Some(stop), keeper: Some(keeper) };
         match started.recv() {
@@ -187,29 +228,58 @@ impl Drop for Helper {
     }
 }
 
-/// The keeper thread: spawns, reports readiness, waits for the order to stop, kills.
-fn keep(
-    program: &'static str,
-    mut command: Command,
-    report: &Sender<Result<(), NetworkError>>,
-    stopped: &Receiver<()>,
-) {
-    let mut child = match command.spawn() {
+/// The keeper thread: spawns, reports readiness, replaces what has ended, waits for the order to stop, kills.
+fn keep(recipe: &Recipe, report: &Sender<Result<(), NetworkError>>, stopped: BorrowedFd<'_>) {
+    let mut child = match recipe.start() {
         Ok(child) => child,
-        Err(e) => {
-            let _ = report.send(Err(NetworkError::setup(format!("start {program}"))(e)));
+        Err(error) => {
+            let _ = report.send(Err(error));
             return;
         }
     };
-    // The command still holds a copy of the namespace.
-    drop(command);
-    let ready = wait_ready(program, &mut child);
-    let running = ready.is_ok();
-    let wanted = report.send(ready).is_ok();
-    if running && wanted {
-        // The other side never sends; this returns when it is dropped.
-        let _ = stopped.recv();
+    if report.send(Ok(())).is_err() {
+        return end(child);
     }
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let over = is_stopped(stopped, pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok());
+        end(child);
+        if over {
+            return;
+        }
+        failures = if began.elapsed() > STEADY { 0 } else { failures + 1 };
+        child = loop {
+            // the pause ends early when nobody needs it any more
+            let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE.as_nanos() as i64 };
+            let ended = poll(&mut [PollFd::from_borrowed_fd(stopped, PollFlags::IN)], Some(&pause));
+            if failures > MOST_FAILURES || ended.is_ok_and(|n| n > 0) {
+                // without a way out then, until the end
+                is_stopped(stopped, None);
+                return;
+            }
+            match recipe.start() {
+                Ok(child) => break child,
+                Err(_) => failures += 1,
+            }
+        };
+    }
+}
+
+/// Waits for the order to stop (true) or the end of a process.
+fn is_stopped(stopped: BorrowedFd<'_>, process: Option<OwnedFd>) -> bool {
+    let mut fds = vec![PollFd::from_borrowed_fd(stopped, PollFlags::IN)];
+    fds.extend(process.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+    loop {
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return true,
+            Ok(_) => return !fds[0].revents().is_empty(),
+        }
+    }
+}
+
+fn end(mut child: Child) {
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -63,10 +63,21 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Gives the names that a container has at its own addresses: the full one, and what stands before its domain.
+#[must_use]
+pub fn own_names(hostname: &str, domainname: &str) -> String {
+    match (domainname, hostname.split_once('.')) {
+        ("", None) => hostname.to_owned(),
+        ("", Some((first, _))) => format!("{hostname} {first}"),
+        (domain, _) => format!("{hostname}.{domain} {hostname}"),
+    }
+}
+
 /// Renders `/etc/hosts`.
 ///
-/// `own` is the container's address, if it has one (without it its name points to the loopback), `gateway` what
-/// `host-gateway` stands for. A host name that cannot stand in the file is left out.
+/// `hostname` is one name or several with blanks between, or nothing; `own` is the container's address, if it has one
+/// (without it its name points to the loopback), `gateway` what `host-gateway` stands for. A host name that cannot stand
+/// in the file is left out.
 ///
 /// # Errors
 /// [`NetworkError::NoHostGateway`] when an entry asks for `host-gateway` and `gateway` is `None`.
@@ -86,7 +97,7 @@ pub fn hosts_file(
         };
         line(&mut out, ip, &host.name);
     }
-    if check_name(hostname).is_ok() {
+    if hostname.split(' ').all(|name| check_name(name).is_ok()) {
         line(&mut out, own.unwrap_or(IpAddr::from([127, 0, 0, 1])), hostname);
     }
     Ok(out)

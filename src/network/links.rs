@@ -26,8 +26,7 @@ pub(super) fn environment(own: &str, alias: &str, target: &LiveNetwork, ip: Ipv4
         format!("{prefix}_PORT_{}_{}", port.number, port.transport.name().to_uppercase())
     };
     let mut out = Vec::new();
-    // a stream is what most clients want
-    if let Some(first) = ports.iter().find(|p| p.transport == Transport::Tcp).or_else(|| ports.first()) {
+    if let Some(first) = ports.first() {
         out.push(format!("{prefix}_PORT={}", url(first)));
     }
     for (first, last) in ranges(&ports) {
@@ -90,7 +89,7 @@ mod tests {
         let ip = Ipv4Addr::new(10, 0, 0, 7);
         let env = environment("web", "my-db", &target, ip);
         for want in [
-            "MY_DB_PORT=tcp://10.0.0.7:5432",
+            "MY_DB_PORT=udp://10.0.0.7:53",
             "MY_DB_PORT_5432_TCP=tcp://10.0.0.7:5432",
             "MY_DB_PORT_5432_TCP_ADDR=10.0.0.7",
             "MY_DB_PORT_5432_TCP_PORT=5432",

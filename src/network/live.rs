@@ -9,10 +9,12 @@ use std::{
     fs::File,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::inotify;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -152,6 +154,17 @@ impl Lives {
         }
         all.retain(|live| !word.is_empty() && live.id.starts_with(word));
         if all.len() == 1 { all.pop() } else { None }
+    }
+
+    /// Gives something that becomes readable when a container comes, or what is known of one changes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn watch(&self) -> io::Result<OwnedFd> {
+        let events = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        // files come in one step
+        inotify::add_watch(&events, &self.dir, inotify::WatchFlags::MOVED_TO)?;
+        Ok(events)
     }
 
     fn ids(&self) -> Vec<String> {

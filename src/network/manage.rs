@@ -1,10 +1,10 @@
 //! Making and removing networks, under the lock that keeps two commands from choosing the same addresses.
 
-use std::{net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use super::{
     Cidr, Definitions, HostDns, Lives, NetEnv, NetworkDefinition, NetworkError, NetworkWish, PREDEFINED,
-    bridge::{BRIDGE, lock},
+    bridge::{self, BRIDGE, lock},
     lan::{self, DEFAULT_ID},
 };
 use crate::sys::{
@@ -46,6 +46,14 @@ pub fn create_network(
         used.extend(neighbours(env));
     }
     let definition = wish.define(&used, lan::random()?, created)?;
+    if let Some(other) = definitions.all()?.into_iter().find(|d| d.bridge() == definition.bridge()) {
+        let why = format!(
+            "conflicts with network {} ({}): networks have same bridge name",
+            other.name,
+            other.bridge()
+        );
+        return Err(NetworkError::Conflict { why });
+    }
     definitions.add(&definition)?;
     announce(env, &definitions)?;
     Ok(definition)
@@ -104,7 +112,7 @@ fn used(definitions: &Definitions) -> Result<Vec<Cidr>, NetworkError> {
 /// [`NetworkError::InUse`], [`NetworkError::Predefined`], [`NetworkError::NotFound`].
 pub fn remove_network(dir: &Path, env: &NetEnv, word: &str) -> Result<(), NetworkError> {
     if PREDEFINED.contains(&word) {
-        return Err(NetworkError::Predefined { name: word.to_owned(), doing: "removed" });
+        return Err(NetworkError::Predefined { name: word.to_owned() });
     }
     let _alone = lock(env)?;
     let definitions = Definitions::new(dir);
@@ -117,6 +125,24 @@ pub fn remove_network(dir: &Path, env: &NetEnv, word: &str) -> Result<(), Networ
         return Err(NetworkError::InUse { name: definition.name, by: by.join(", ") });
     }
     definitions.remove(&definition)
+}
+
+/// Gives the options of the default bridge under docker's names.
+#[must_use]
+pub fn default_options() -> BTreeMap<String, String> {
+    let mut route = Netlink::open(Protocol::Route).ok();
+    let link = route.as_mut().and_then(|route| rt::link(route, BRIDGE).ok()?);
+    let mtu = link.map_or(bridge::ETHERNET, |link| link.mtu);
+    [
+        ("com.docker.network.bridge.default_bridge", "true".to_owned()),
+        ("com.docker.network.bridge.enable_icc", "true".into()),
+        ("com.docker.network.bridge.enable_ip_masquerade", "true".into()),
+        ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0".into()),
+        ("com.docker.network.bridge.name", BRIDGE.into()),
+        ("com.docker.network.driver.mtu", mtu.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 /// Gives subnet and gateway of the default bridge, if it is there.

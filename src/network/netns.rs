@@ -38,7 +38,11 @@ pub(super) struct Netns {
 impl Netns {
     /// Opens one that exists.
     pub(super) fn open(path: &std::path::Path) -> io::Result<Self> {
-        let fd: OwnedFd = File::open(path)?.into();
+        Self::of(File::open(path)?.into())
+    }
+
+    /// Takes one that is open.
+    pub(super) fn of(fd: OwnedFd) -> io::Result<Self> {
         let route = inside(fd.as_fd(), || Netlink::open(Protocol::Route))??;
         Ok(Self { fd, route })
     }

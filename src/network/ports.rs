@@ -110,11 +110,13 @@ fn bad(text: &str, why: impl Into<String>) -> NetworkError {
 }
 
 /// Reads a `--publish` value: `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`, where `HOST` and `CONTAINER` are ports or ranges and an
-/// IPv6 address stands in brackets.
+/// IPv6 address stands in brackets; or the long form `target=CONTAINER[,published=HOST][,protocol=PROTOCOL]`.
 ///
 /// # Errors
 /// [`NetworkError::Port`].
 pub fn parse_publish(text: &str) -> Result<Vec<PublishRequest>, NetworkError> {
+    let long = if text.contains('=') { Some(short_form(text)?) } else { None };
+    let text = long.as_deref().unwrap_or(text);
     let (address, rest) = split_address(text)?;
     let (host, inside) = match rest.rsplit_once(':') {
         Some((host, inside)) => (host, inside),
@@ -151,6 +153,24 @@ pub fn parse_publish(text: &str) -> Result<Vec<PublishRequest>, NetworkError> {
         return Err(bad(text, why));
     }
     Ok((inside.0..=inside.1).zip(host.0..=host.1).map(|(number, at)| one(number, Some((at, at)))).collect())
+}
+
+fn short_form(text: &str) -> Result<String, NetworkError> {
+    let (mut target, mut published, mut protocol) = ("", "", "tcp");
+    for field in text.split(',') {
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| bad(text, format!("invalid field {field:?}: it has no =")))?;
+        match key.to_ascii_lowercase().as_str() {
+            "target" => target = value,
+            "published" => published = value,
+            "protocol" => protocol = value,
+            "mode" if matches!(value, "host" | "ingress") => {}
+            "mode" => return Err(bad(text, format!("invalid publish mode {value:?}: host or ingress"))),
+            other => return Err(bad(text, format!("invalid field key {other:?}"))),
+        }
+    }
+    Ok(format!("{published}:{target}/{protocol}"))
 }
 
 /// Takes the address off the front: `1.2.3.4:...`, `[::1]:...`.
@@ -245,6 +265,8 @@ mod tests {
             ("8080:80/udp", "* 8080-8080 80/udp"),
             ("127.0.0.1:8080:80", "127.0.0.1 8080-8080 80/tcp"),
             ("127.0.0.1::80/SCTP", "127.0.0.1 any 80/sctp"),
+            ("published=8080,target=80", "* 8080-8080 80/tcp"),
+            ("target=53,protocol=udp,mode=host", "* any 53/udp"),
             (":80", "* any 80/tcp"),
             ("0:80", "* any 80/tcp"),
             ("[::1]:80:81", "::1 80-80 81/tcp"),

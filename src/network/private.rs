@@ -5,6 +5,8 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
+    thread,
+    time::Duration,
 };
 
 use super::{
@@ -19,6 +21,10 @@ use crate::sys::{
     netlink::{Netlink, Protocol},
     netlink_route, run_dir,
 };
+
+/// How often and after which pause a helper is tried again for a network that has lost its own.
+const RETRIES: u32 = 20;
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What the host offers and the user wants of private networks.
 #[derive(Clone, Debug)]
@@ -96,9 +102,40 @@ impl PrivateNetwork {
         })
     }
 
+    /// Connects a rootless network that is there already and has lost its helper.
+    ///
+    /// # Errors
+    /// As [`PrivateNetwork::create`].
+    pub(super) fn reconnect(env: &NetEnv, netns: OwnedFd) -> Result<Self, NetworkError> {
+        let mut route =
+            Netlink::open(Protocol::Route).map_err(NetworkError::setup("open a netlink socket"))?;
+        let dns = HostDns::read();
+        let mut tries = 0;
+        loop {
+            let copy = netns.try_clone().and_then(Netns::of);
+            let copy = copy.map_err(NetworkError::setup("enter the network namespace"))?;
+            match Self::connect(&mut route, &dns, env, copy) {
+                // the interface of one that was just killed may still be there
+                Err(NetworkError::HelperFailed { .. }) if tries < RETRIES => {
+                    tries += 1;
+                    thread::sleep(RETRY);
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn rootless(route: &mut Netlink, dns: &HostDns, env: &NetEnv) -> Result<Self, NetworkError> {
+        Self::connect(route, dns, env, Netns::new(true)?)
+    }
+
+    fn connect(
+        route: &mut Netlink,
+        dns: &HostDns,
+        env: &NetEnv,
+        mut netns: Netns,
+    ) -> Result<Self, NetworkError> {
         let plan = Plan::new(route, dns, env.reach_host)?;
-        let mut netns = Netns::new(true)?;
         let mut warnings = Vec::new();
         let link = match Helper::start(&plan, netns.fd.as_fd()) {
             Ok(helper) => Uplink::Helper(helper),

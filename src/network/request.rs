@@ -87,6 +87,9 @@ pub struct Link {
     pub target: String,
     /// What it is called here.
     pub alias: String,
+    /// The name of the other container, where `target` is its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl FromStr for Link {
@@ -100,7 +103,7 @@ impl FromStr for Link {
         if target.is_empty() || alias.is_empty() || !is_host_word(alias) {
             return Err(NetworkError::Link { text: text.to_owned() });
         }
-        Ok(Self { target: target.to_owned(), alias: alias.to_owned() })
+        Ok(Self { target: target.to_owned(), alias: alias.to_owned(), name: None })
     }
 }
 
@@ -232,7 +235,10 @@ mod tests {
         let link: Link = "db:store".parse().unwrap();
         assert_eq!((link.target.as_str(), link.alias.as_str()), ("db", "store"));
         assert_eq!("db".parse::<Link>().unwrap().alias, "db");
-        assert_eq!("/db:/x".parse::<Link>().unwrap(), Link { target: "db".into(), alias: "x".into() });
+        assert_eq!(
+            "/db:/x".parse::<Link>().unwrap(),
+            Link { target: "db".into(), alias: "x".into(), name: None }
+        );
         for bad in ["", ":x", "x:", "a:b c"] {
             assert!(bad.parse::<Link>().is_err(), "{bad}");
         }

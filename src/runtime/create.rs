@@ -97,7 +97,19 @@ fn make(
     starts: bool,
 ) -> Result<(Record, Option<Lock>), RunError> {
     let id = ContainerId::random()?;
-    let hostname = hostname(request, &id)?;
+    let mut network = request.network.clone();
+    network.resolve(containers)?;
+    let (hostname, domainname) = match (&network.choice, &request.hostname) {
+        (ContainerNetwork::Container(_), Some(_)) => {
+            return Err(RunError::Refused("conflicting options: hostname and the network mode".into()));
+        }
+        // who shares the network shares the names that others know it by
+        (ContainerNetwork::Container(other), None) if !request.confinement.host_uts => {
+            let other = containers.find(other)?.record;
+            (other.hostname, other.domainname)
+        }
+        _ => (hostname(request, &id)?, request.domainname.clone()),
+    };
     let config = ContainerConfig::new(&request.image.config.config, &request.process, &hostname)?;
     let store = containers.store();
     let parent = snapshots.get(&request.image.top())?;
@@ -130,7 +142,7 @@ fn make(
         config,
         hostname,
         own_hostname: request.hostname.is_some(),
-        domainname: request.domainname.clone(),
+        domainname,
         interactive: request.interactive,
         stdin_once: request.stdin_once,
         terminal: request.process.terminal,
@@ -142,7 +154,7 @@ fn make(
         stop_timeout: request.stop_timeout.or(image_config.stop_timeout),
         log: request.log.clone(),
         mounts,
-        network: request.network.clone(),
+        network,
         confinement: request.confinement.clone(),
         annotations: request.annotations.clone(),
         cidfile: request.cidfile.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),

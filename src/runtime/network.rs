@@ -15,6 +15,7 @@ use crate::sys::inroot::open_in_root;
 use rustix::fs::{self, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 /// What the command line says about the network; kept with the container.
@@ -51,6 +52,8 @@ pub struct Member<'a> {
     pub name: &'a str,
     /// Its host name.
     pub hostname: &'a str,
+    /// The domain behind it, if one is set.
+    pub domainname: &'a str,
     /// The ports that its image says it serves.
     pub exposed: &'a [ContainerPort],
     /// Its environment, which containers that link to it see.
@@ -102,16 +105,58 @@ impl Joined {
             };
         };
         membership.change(&change)?;
+        self.tell_container();
+        Ok(Vec::new())
+    }
+
+    /// What becomes readable when [`Joined::look_after`] has something to do.
+    pub(super) fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.membership.iter().flat_map(Membership::watched)
+    }
+
+    /// Mends what has happened to the networks from outside.
+    pub(super) fn look_after(&mut self) {
+        if let Some(membership) = &mut self.membership {
+            membership.look_after();
+            self.tell_container();
+        }
+    }
+
+    /// Brings the files in the running container up to date. The program may have put its own there; it keeps running
+    /// either way.
+    fn tell_container(&mut self) {
+        let (Some(membership), Some(pid)) = (&self.membership, self.pid) else { return };
         let now = membership.resolv_conf();
-        if now != self.resolv_conf
-            && let Some(pid) = self.pid
-        {
-            // the program may have put its own file there; it keeps running either way
+        if now != self.resolv_conf {
             let _ = rewrite_in_container(pid, "etc/resolv.conf", &now);
             self.resolv_conf = now;
         }
-        Ok(Vec::new())
+        let Ok(now) = membership.hosts() else { return };
+        if now != self.hosts {
+            // what others have added stays
+            if let Ok(there) = read_in_container(pid, "etc/hosts") {
+                let _ =
+                    rewrite_in_container(pid, "etc/hosts", &brought_up_to_date(&there, &self.hosts, &now));
+            }
+            self.hosts = now;
+        }
     }
+}
+
+/// Takes the lines that are only in `before` out of a text, and adds those that are only in `now`.
+fn brought_up_to_date(text: &[u8], before: &[u8], now: &[u8]) -> Vec<u8> {
+    let lines = |text: &[u8]| -> Vec<Vec<u8>> {
+        text.split(|b| *b == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+    };
+    let (before, now) = (lines(before), lines(now));
+    let mut all = lines(text);
+    all.retain(|line| now.contains(line) || !before.contains(line));
+    for line in now {
+        if !before.contains(&line) && !all.contains(&line) {
+            all.push(line);
+        }
+    }
+    all.into_iter().flat_map(|line| [line, b"\n".to_vec()].concat()).collect()
 }
 
 /// Replaces what is in a file of a running container, in place since it is a mount.
@@ -174,15 +219,12 @@ impl NetworkRequest {
     /// [`NetworkError::Conflict`]: wishes that do not fit together.
     pub fn check(&self) -> Result<(), NetworkError> {
         let conflict = |why: String| Err(NetworkError::Conflict { why });
-        let ports = !self.publish.is_empty() || self.publish_all;
         match &self.choice {
-            ContainerNetwork::Container(_) if ports => {
-                conflict("conflicting options: port publishing and the container type network mode".into())
-            }
+            ContainerNetwork::Container(_) => self.check_shared(),
             ContainerNetwork::Networks(all) => {
                 for (n, one) in all.iter().enumerate() {
                     if all[..n].iter().any(|before| before.network == one.network) {
-                        return conflict(format!("network {:?} is named twice", one.network));
+                        return conflict(format!("network {:?} is specified multiple times", one.network));
                     }
                     if one.network != DEFAULT_NETWORK {
                         continue;
@@ -204,28 +246,87 @@ impl NetworkRequest {
         }
     }
 
+    /// What a container can have that is in the network of another: nothing of its own.
+    fn check_shared(&self) -> Result<(), NetworkError> {
+        let what = if !self.dns.servers.is_empty() {
+            "dns and the network mode"
+        } else if !self.extra_hosts.is_empty() {
+            "custom host-to-IP mapping and the network mode"
+        } else if !self.publish.is_empty() || self.publish_all {
+            "port publishing and the container type network mode"
+        } else if !self.expose.is_empty() {
+            "port exposing and the container type network mode"
+        } else {
+            return Ok(());
+        };
+        Err(NetworkError::Conflict { why: format!("conflicting options: {what}") })
+    }
+
+    /// Puts ids in the place of the names of other containers, so that these may be renamed.
+    ///
+    /// # Errors
+    /// A container is not there.
+    pub(super) fn resolve(&mut self, containers: &Containers) -> Result<(), RunError> {
+        match &mut self.choice {
+            ContainerNetwork::Container(other) => *other = containers.find(other)?.record.id.to_string(),
+            ContainerNetwork::Networks(all) => {
+                // elsewhere a link is a name like others, which is looked up when it is asked for
+                for link in all.iter_mut().filter(|a| a.network == DEFAULT_NETWORK).flat_map(|a| &mut a.links)
+                {
+                    let found = containers.find(&link.target).map_err(|error| {
+                        RunError::Refused(format!("could not get container for {}: {error}", link.target))
+                    })?;
+                    link.target = found.record.id.to_string();
+                    link.name = Some(found.record.name.to_string());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The links of the default bridge, with the present names of the containers: `db`, `store` for `--link db:store`.
+    pub fn links(&self, containers: &Containers) -> Vec<(String, String)> {
+        let ContainerNetwork::Networks(all) = &self.choice else { return Vec::new() };
+        let links = all.iter().filter(|a| a.network == DEFAULT_NETWORK).flat_map(|a| &a.links);
+        links
+            .map(|link| {
+                let found = containers.find(&link.target).map(|found| found.record.name.to_string());
+                let known = || link.name.clone().unwrap_or_else(|| link.target.clone());
+                (found.unwrap_or_else(|_| known()), link.alias.clone())
+            })
+            .collect()
+    }
+
     /// Makes what is asked for. Without the programs for a private network an ordinary user who did not ask for one
     /// gets the host's, and is told.
     pub(super) fn join(&self, who: &Member<'_>, note: &mut dyn FnMut(&str)) -> Result<Joined, RunError> {
-        let hostname = who.hostname;
         let default = || vec![Attachment::to(DEFAULT_NETWORK)];
         match &self.choice {
-            ContainerNetwork::None => self.without_namespace(Network::None, hostname),
+            ContainerNetwork::None => self.without_namespace(Network::None),
             ContainerNetwork::Host => {
                 if !self.publish.is_empty() || self.publish_all {
-                    note("warning: published ports are discarded when using host network mode\n");
+                    note("WARNING: Published ports are discarded when using host network mode\n");
                 }
-                self.without_namespace(Network::Host, hostname)
+                self.without_namespace(Network::Host)
             }
             ContainerNetwork::Container(other) => self.with_other(who.store, other),
-            ContainerNetwork::Networks(all) => self.member(who, all.clone(), note),
+            ContainerNetwork::Networks(all) => {
+                let mut all = all.clone();
+                let containers = Containers::new(who.store);
+                for link in all.iter_mut().flat_map(|a| &mut a.links).filter(|link| link.name.is_some()) {
+                    // it may have been renamed
+                    link.name = containers.find(&link.target).ok().map(|found| found.record.name.to_string());
+                }
+                self.member(who, all, note)
+            }
             ContainerNetwork::Default => match self.member(who, default(), note) {
                 Err(RunError::Network(error @ NetworkError::NoHelper)) if self.publish.is_empty() => {
                     let hint = error.hint().unwrap_or_default();
                     note(&format!(
                         "warning: {error}; the container uses the host's network instead ({hint})\n"
                     ));
-                    self.without_namespace(Network::Host, hostname)
+                    self.without_namespace(Network::Host)
                 }
                 other => other,
             },
@@ -247,6 +348,7 @@ impl NetworkRequest {
             id: who.id.to_string(),
             name: who.name.to_owned(),
             hostname: who.hostname.to_owned(),
+            domainname: who.domainname.to_owned(),
             exposed: self.exposed(who.exposed),
             environment: who.env.iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect(),
             attachments,
@@ -268,7 +370,7 @@ impl NetworkRequest {
     }
 
     /// All ports that the container serves: the image's, `--expose`, `--publish`.
-    pub(super) fn exposed(&self, image: &[ContainerPort]) -> Vec<ContainerPort> {
+    pub fn exposed(&self, image: &[ContainerPort]) -> Vec<ContainerPort> {
         let published = self.publish.iter().map(|request| &request.port);
         let mut all: Vec<_> = image.iter().chain(&self.expose).chain(published).copied().collect();
         all.sort();
@@ -311,14 +413,12 @@ impl NetworkRequest {
         })
     }
 
-    fn without_namespace(&self, network: Network, hostname: &str) -> Result<Joined, RunError> {
+    fn without_namespace(&self, network: Network) -> Result<Joined, RunError> {
         let dns = HostDns::read();
         let (resolv_conf, hosts) = match &network {
             // its own name servers, also those on loopback, and its own names can be reached
             Network::Host => (dns.main.clone(), hosts_of_host(&host_file("/etc/hosts"), &self.extra_hosts)),
-            _ => {
-                (dns.render(&dns.servers(Reach::Dual)), hosts_file(hostname, None, None, &self.extra_hosts)?)
-            }
+            _ => (dns.render(&dns.servers(Reach::Dual)), hosts_file("", None, None, &self.extra_hosts)?),
         };
         Ok(Joined {
             network,
@@ -361,6 +461,13 @@ fn hosts_of_host(own: &[u8], extra: &[ExtraHost]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hosts_file_that_others_have_changed_is_brought_up_to_date() {
+        let now = brought_up_to_date(b"l\n1 own\n9 theirs", b"l\n1 own\n2 old\n", b"l\n3 new\n1 own\n");
+        assert_eq!(now, b"l\n1 own\n9 theirs\n3 new\n");
+        assert_eq!(brought_up_to_date(b"", b"l\n1 own\n", b"l\n"), b"");
+    }
 
     #[test]
     fn the_hosts_file_of_the_host_is_added_to() {

@@ -2,7 +2,7 @@
 
 use super::record::Record;
 use crate::network::{
-    ContainerNetwork, ContainerPort, DEFAULT_NETWORK, Endpoint, LiveNetwork, NetworkMode, PortBinding,
+    Attachment, ContainerNetwork, ContainerPort, DEFAULT_NETWORK, Endpoint, LiveNetwork, PortBinding,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -35,11 +35,14 @@ impl NetworkState {
         all.iter().map(|b| (b.port.to_string(), address(b))).collect()
     }
 
-    /// Gives `NetworkSettings` of `inspect`.
-    pub fn settings(&self, record: &Record) -> Value {
+    /// Gives `NetworkSettings` of `inspect`; `pid` is the first process, if the container runs.
+    pub fn settings(&self, record: &Record, pid: Option<u32>) -> Value {
         let mut ports = Map::new();
-        for port in record.network.exposed(&record.config.exposed) {
-            ports.insert(port.to_string(), Value::Null);
+        // only of networks with addresses does docker say which ports are not published
+        if !self.endpoints.is_empty() {
+            for port in record.network.exposed(&record.config.exposed) {
+                ports.insert(port.to_string(), Value::Null);
+            }
         }
         for binding in &self.ports {
             let entry = json!({
@@ -51,56 +54,77 @@ impl NetworkState {
             }
         }
         let default = self.endpoints.iter().find(|e| e.network == DEFAULT_NETWORK);
-        let mut out = default.map(addresses).unwrap_or_else(no_addresses);
-        for key in ["Bridge", "SandboxID", "SandboxKey", "LinkLocalIPv6Address"] {
-            out.insert(key.into(), "".into());
-        }
-        out.insert("HairpinMode".into(), false.into());
-        out.insert("LinkLocalIPv6PrefixLen".into(), 0.into());
-        out.insert("SecondaryIPAddresses".into(), Value::Null);
-        out.insert("SecondaryIPv6Addresses".into(), Value::Null);
-        out.insert("Ports".into(), Value::Object(ports));
-        out.insert("Networks".into(), self.networks(record));
+        let mut out = addresses(default);
+        out.extend(pairs(json!({
+            "Bridge": "",
+            "SandboxID": if pid.is_some() { record.id.as_str() } else { "" },
+            "SandboxKey": pid.map_or(String::new(), |pid| format!("/proc/{pid}/ns/net")),
+            "Ports": ports,
+            "HairpinMode": false, "LinkLocalIPv6Address": "", "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": null, "SecondaryIPv6Addresses": null,
+            "Networks": self.networks(record),
+        })));
         Value::Object(out)
     }
 
     fn networks(&self, record: &Record) -> Value {
         let mut out = Map::new();
         for endpoint in &self.endpoints {
-            let mut one = addresses(endpoint);
-            let links: Vec<String> =
-                endpoint.links.iter().map(|link| format!("{}:{}", link.target, link.alias)).collect();
-            one.insert("IPAMConfig".into(), Value::Null);
-            one.insert("Links".into(), if links.is_empty() { Value::Null } else { json!(links) });
-            one.insert("Aliases".into(), json!(endpoint.aliases));
-            one.insert("NetworkID".into(), json!(endpoint.network_id));
-            one.insert("GwPriority".into(), json!(endpoint.gw_priority));
-            one.insert("DriverOpts".into(), Value::Null);
-            one.insert("DNSNames".into(), names(record, endpoint));
-            out.insert(endpoint.network.clone(), Value::Object(one));
+            let wish = wish(record, endpoint);
+            out.insert(endpoint.network.clone(), describe(record, &wish, Some(endpoint)));
         }
         if self.endpoints.is_empty() {
-            // of a container that does not run, or shares a network, only the names are known
-            for name in wanted(&record.network.choice) {
-                let mut one = no_addresses();
-                one.insert("NetworkID".into(), "".into());
-                one.insert("GwPriority".into(), 0.into());
-                for key in ["IPAMConfig", "Links", "Aliases", "DriverOpts", "DNSNames"] {
-                    one.insert(key.into(), Value::Null);
-                }
-                out.insert(name, Value::Object(one));
+            // of a container that does not run, or shares a network, only the wishes are known
+            for wish in wishes(&record.network.choice) {
+                out.insert(wish.network.clone(), describe(record, &wish, None));
             }
         }
         Value::Object(out)
     }
 }
 
-fn wanted(choice: &ContainerNetwork) -> Vec<String> {
+/// What was asked for of a place in a network.
+fn wish(record: &Record, endpoint: &Endpoint) -> Attachment {
+    let is = |wish: &Attachment| {
+        wish.network == endpoint.network || endpoint.network_id.starts_with(&wish.network)
+    };
+    let found = wishes(&record.network.choice).into_iter().find(is);
+    found.unwrap_or_else(|| Attachment::to(&endpoint.network))
+}
+
+fn describe(record: &Record, wish: &Attachment, endpoint: Option<&Endpoint>) -> Value {
+    let some = |list: Vec<String>| if list.is_empty() { Value::Null } else { json!(list) };
+    let mut fixed = Map::new();
+    fixed.extend(wish.ip.map(|ip| ("IPv4Address".to_owned(), json!(ip))));
+    fixed.extend(wish.ip6.map(|ip| ("IPv6Address".to_owned(), json!(ip))));
+    // those of the default network are told with the host's part of the settings
+    let links = if wish.network == DEFAULT_NETWORK { &[][..] } else { &wish.links[..] };
+    let mut out = pairs(json!({
+        "IPAMConfig": if fixed.is_empty() { Value::Null } else { Value::Object(fixed) },
+        "Links": some(links.iter().map(|link| format!("{}:{}", link.target, link.alias)).collect()),
+        "Aliases": some(wish.aliases.clone()),
+        "DriverOpts": if wish.driver_opts.is_empty() { Value::Null } else { json!(wish.driver_opts) },
+        "GwPriority": wish.gw_priority,
+        "NetworkID": endpoint.map_or("", |e| e.network_id.as_str()),
+    }));
+    out.extend(addresses(endpoint));
+    out.insert("DNSNames".into(), endpoint.map_or(Value::Null, |e| names(record, e)));
+    Value::Object(out)
+}
+
+fn pairs(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn wishes(choice: &ContainerNetwork) -> Vec<Attachment> {
     match choice {
-        ContainerNetwork::Networks(all) => all.iter().map(|one| one.network.clone()).collect(),
-        ContainerNetwork::Default => vec![DEFAULT_NETWORK.into()],
-        ContainerNetwork::None => vec![NetworkMode::None.to_string()],
-        ContainerNetwork::Host => vec![NetworkMode::Host.to_string()],
+        ContainerNetwork::Networks(all) => all.clone(),
+        ContainerNetwork::Default => vec![Attachment::to(DEFAULT_NETWORK)],
+        ContainerNetwork::None => vec![Attachment::to("none")],
+        ContainerNetwork::Host => vec![Attachment::to("host")],
         ContainerNetwork::Container(_) => Vec::new(),
     }
 }
@@ -118,29 +142,20 @@ fn names(record: &Record, endpoint: &Endpoint) -> Value {
     json!(names)
 }
 
-fn addresses(endpoint: &Endpoint) -> Map<String, Value> {
+/// What is said of a place in a network, or of none.
+fn addresses(endpoint: Option<&Endpoint>) -> Map<String, Value> {
     let text = |ip: Option<String>| Value::String(ip.unwrap_or_default());
-    let mut out = Map::new();
-    out.insert("EndpointID".into(), json!(endpoint.endpoint_id));
-    out.insert("Gateway".into(), text(endpoint.gateway.map(|ip| ip.to_string())));
-    out.insert("IPAddress".into(), text(endpoint.v4.map(|n| n.0.to_string())));
-    out.insert("IPPrefixLen".into(), json!(endpoint.v4.map_or(0, |n| n.1)));
-    out.insert("IPv6Gateway".into(), text(endpoint.gateway6.map(|ip| ip.to_string())));
-    out.insert("GlobalIPv6Address".into(), text(endpoint.v6.map(|n| n.0.to_string())));
-    out.insert("GlobalIPv6PrefixLen".into(), json!(endpoint.v6.map_or(0, |n| n.1)));
-    out.insert("MacAddress".into(), text(endpoint.mac.map(|mac| mac.to_string())));
-    out
-}
-
-fn no_addresses() -> Map<String, Value> {
-    let mut out = Map::new();
-    for key in ["EndpointID", "Gateway", "IPAddress", "IPv6Gateway", "GlobalIPv6Address", "MacAddress"] {
-        out.insert(key.into(), "".into());
-    }
-    for key in ["IPPrefixLen", "GlobalIPv6PrefixLen"] {
-        out.insert(key.into(), 0.into());
-    }
-    out
+    let (v4, v6) = (endpoint.and_then(|e| e.v4), endpoint.and_then(|e| e.v6));
+    pairs(json!({
+        "EndpointID": endpoint.map_or("", |e| e.endpoint_id.as_str()),
+        "Gateway": text(endpoint.and_then(|e| e.gateway).map(|ip| ip.to_string())),
+        "IPAddress": text(v4.map(|n| n.0.to_string())),
+        "IPPrefixLen": v4.map_or(0, |n| n.1),
+        "IPv6Gateway": text(endpoint.and_then(|e| e.gateway6).map(|ip| ip.to_string())),
+        "GlobalIPv6Address": text(v6.map(|n| n.0.to_string())),
+        "GlobalIPv6PrefixLen": v6.map_or(0, |n| n.1),
+        "MacAddress": text(endpoint.and_then(|e| e.mac).map(|mac| mac.to_string())),
+    }))
 }
 
 fn address(binding: &PortBinding) -> String {
@@ -151,13 +166,14 @@ fn address(binding: &PortBinding) -> String {
 /// number on the host behind all others, one by one.
 fn columns(bindings: &[PortBinding], exposed: &[ContainerPort]) -> String {
     type Key = (Option<IpAddr>, crate::network::Transport);
+    let text = |ip: Option<IpAddr>| ip.map_or(String::new(), |ip| ip.to_string());
     let mut bindings = bindings.to_vec();
-    bindings.sort_by_key(|b| (b.port, b.host_ip));
+    bindings.sort_by_key(|b| (b.port.number, text(Some(b.host_ip)), b.host_port, b.port.transport));
     let bare = exposed.iter().filter(|port| !bindings.iter().any(|b| b.port == **port));
     let mut entries: Vec<(ContainerPort, Option<IpAddr>)> = bare.map(|port| (*port, None)).collect();
     let same = bindings.iter().filter(|b| b.host_port == b.port.number);
     entries.extend(same.map(|b| (b.port, Some(b.host_ip))));
-    entries.sort();
+    entries.sort_by_key(|(port, ip)| (port.number, text(*ip), port.transport));
     let mut groups: Vec<(Key, u16, u16)> = Vec::new();
     for (port, ip) in entries {
         let key = (ip, port.transport);
@@ -204,6 +220,14 @@ mod tests {
                 vec![bound("127.0.0.1", 80, "80"), bound("127.0.0.1", 81, "81")],
                 vec!["80", "81"],
                 "127.0.0.1:80-81->80-81/tcp",
+            ),
+            (
+                ["53", "53/udp"]
+                    .iter()
+                    .flat_map(|port| ["0.0.0.0", "::"].map(|ip| bound(ip, 9053, port)))
+                    .collect(),
+                vec!["53", "53/udp"],
+                "0.0.0.0:9053->53/tcp, 0.0.0.0:9053->53/udp, [::]:9053->53/tcp, [::]:9053->53/udp",
             ),
         ] {
             let exposed: Vec<_> = exposed.into_iter().map(port).collect();

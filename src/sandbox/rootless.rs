@@ -129,7 +129,7 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> RootlessError {
 fn run_inside(shared: bool) -> Result<Infallible, RootlessError> {
     let ids = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let door = match shared {
-        true => anchor::door(|dir| start(None, ids, |_| anchor::execute(dir))).ok(),
+        true => anchor::door(|dir, left| start(left, ids, |_| anchor::execute(dir))).ok(),
         false => None,
     };
     // Blocked from before there is somebody to pass them on to.

@@ -13,6 +13,7 @@ pub mod inroot;
 pub mod leash;
 pub mod mount;
 pub mod netlink;
+pub mod netlink_conntrack;
 pub mod netlink_nft;
 pub mod netlink_route;
 pub mod process;

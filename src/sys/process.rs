@@ -122,6 +122,14 @@ pub fn start_time(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
+/// Whether the process that started then still runs: one that has ended and waits for its parent to take note does not.
+pub fn runs_since(pid: u32, start: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let ended = matches!(fields.next(), None | Some("Z" | "X"));
+    !ended && fields.nth(18).and_then(|field| field.parse().ok()) == Some(start)
+}
+
 /// Leaves at once, without unwinding or exit handlers: for the child side of a clone.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: always sound; ends the process.

@@ -49,6 +49,18 @@ pub fn lock(path: &Path, how: FlockArg) -> io::Result<Flock<File>> {
     }
 }
 
+/// Finds the processes that have a file open, as their directories in `/proc`; those that may not be looked into are left
+/// out.
+pub fn holders(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let wanted = std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    processes.filter(move |process| {
+        let files = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        let mut files = files.filter_map(|entry| std::fs::metadata(entry.path()).ok());
+        wanted.is_some() && files.any(|file| Some((file.dev(), file.ino())) == wanted)
+    })
+}
+
 /// The user's id as it is outside of the user namespace that this program enters: there the user is root.
 fn outer_id() -> u32 {
     let own = rustix::process::geteuid();

@@ -45,6 +45,7 @@ fn texts(list: &[Vec<u8>]) -> Vec<Cow<'_, str>> {
 pub(in crate::cli) fn describe(container: &Container, ctx: &Ctx, size: bool) -> Value {
     let (record, state) = (&container.record, &container.state);
     let (path, args) = record.config.argv.split_first().map_or((&[][..], &[][..]), |(p, a)| (&p[..], a));
+    let links = open(ctx).map(|all| record.network.links(&all)).unwrap_or_default();
     let in_dir = |name: &str| container.dir.join(name).display().to_string();
     // each container has its mounts for itself; this is where others see them while it runs
     let merged = match state.status.has_process() {
@@ -70,14 +71,14 @@ pub(in crate::cli) fn describe(container: &Container, ctx: &Ctx, size: bool) -> 
         "ProcessLabel": "",
         "AppArmorProfile": record.confinement.apparmor.as_deref().unwrap_or_default(),
         "ExecIDs": null,
-        "HostConfig": host_config(record),
+        "HostConfig": host_config(record, &links),
         "GraphDriver": {
             "Name": "overlay2",
             "Data": { "LowerDir": "", "MergedDir": merged, "UpperDir": in_dir("fs"), "WorkDir": in_dir("work") },
         },
         "Mounts": record.mounts.iter().map(|mount| describe_mount(mount, ctx)).collect::<Vec<_>>(),
         "Config": config(record),
-        "NetworkSettings": state.network.settings(record),
+        "NetworkSettings": state.network.settings(record, container.live_pid()),
     });
     if size && let Some(fields) = out.as_object_mut() {
         let written = super::ps::written(container);
@@ -155,7 +156,7 @@ fn config(record: &Record) -> Value {
         Value::Object(names.into_iter().map(|name| (name, json!({}))).collect::<Map<_, _>>())
     };
     let volumes = config.volumes.iter().map(|path| text(path).into_owned()).collect();
-    let ports = config.exposed.iter().chain(&record.network.expose).map(ToString::to_string).collect();
+    let ports = record.network.exposed(&config.exposed).iter().map(ToString::to_string).collect();
     let mut out = json!({
         "Hostname": record.hostname, "Domainname": record.domainname, "User": config.user,
         "AttachStdin": record.attached[0], "AttachStdout": record.attached[1], "AttachStderr": record.attached[2],
@@ -191,7 +192,7 @@ fn signal_name(number: i32) -> String {
         .map_or_else(|_| number.to_string(), |signal| signal.to_string())
 }
 
-fn host_config(record: &Record) -> Value {
+fn host_config(record: &Record, links: &[(String, String)]) -> Value {
     let confinement = &record.confinement;
     let limits: &Limits = &confinement.limits;
     let bind = |mount: &MountPoint| {
@@ -248,7 +249,7 @@ fn host_config(record: &Record) -> Value {
         "GroupAdd": strings(&confinement.extra_groups),
         "IpcMode": mode(&confinement.ipc_of, confinement.ipc == IpcNamespace::Host, own_ipc),
         "Cgroup": "",
-        "Links": null,
+        "Links": nothing_or(links.iter().map(|(name, alias)| json!(format!("/{name}:/{}/{alias}", record.name))).collect()),
         "OomScoreAdj": confinement.oom_score_adj.unwrap_or(0),
         "PidMode": mode(&confinement.pid_of, confinement.pid == PidNamespace::Host, ""),
         "Privileged": confinement.privileged,

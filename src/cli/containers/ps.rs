@@ -185,7 +185,7 @@ fn mount_name(source: &MountSource, whole: bool) -> Option<String> {
 
 /// Names the networks that a container is in.
 fn networks(container: &Container) -> Vec<String> {
-    let settings = container.state.network.settings(&container.record);
+    let settings = container.state.network.settings(&container.record, None);
     settings["Networks"].as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default()
 }
 
@@ -376,7 +376,7 @@ impl Filter {
                 mount.target == volume.as_bytes() || mount_name(&mount.source, true).as_ref() == Some(volume)
             }),
             Self::Network(network) => {
-                let settings = container.state.network.settings(record);
+                let settings = container.state.network.settings(record, None);
                 let all = settings["Networks"].as_object();
                 let id_fits =
                     |one: &Value| one["NetworkID"].as_str().is_some_and(|id| id.starts_with(network));

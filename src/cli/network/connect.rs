@@ -5,15 +5,13 @@
 
 use super::super::listing::pairs;
 use super::super::{CliError, CommandResult, Ctx, happened};
-use super::refused;
+use super::{PlaceFlags, refused};
 use crate::network::{
-    Attachment, ContainerNetwork, DEFAULT_NETWORK, Definitions, Link, Mac, NetworkChange, NetworkError,
-    predefined_id,
+    Attachment, ContainerNetwork, DEFAULT_NETWORK, Definitions, NetworkChange, predefined_id,
 };
 use crate::runtime::network::networks;
 use crate::runtime::{Client, Container, Containers, RunError};
 use crate::store::Store;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 /// Puts a container into a network.
@@ -28,18 +26,8 @@ pub(in crate::cli) struct ConnectArgs {
     /// Further name of the container in this network
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
-    /// IPv4 address
-    #[arg(long, value_name = "IP")]
-    ip: Option<Ipv4Addr>,
-    /// IPv6 address
-    #[arg(long, value_name = "IP")]
-    ip6: Option<Ipv6Addr>,
-    /// Hardware address
-    #[arg(long, value_name = "MAC")]
-    mac_address: Option<String>,
-    /// Know another container of the network by a name
-    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
-    link: Vec<String>,
+    #[command(flatten)]
+    place: PlaceFlags,
     /// Option of the driver; kept and shown
     #[arg(long, value_name = "NAME=VALUE")]
     driver_opt: Vec<String>,
@@ -64,11 +52,7 @@ pub(in crate::cli) struct DisconnectArgs {
 
 fn failed(error: RunError) -> CliError {
     let hint = error.hint();
-    let error = CliError::from_error(&error);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
+    CliError::from_error(&error).with_hint(hint)
 }
 
 /// What both commands work on.
@@ -86,11 +70,13 @@ impl Case {
         let container = containers.find(container).map_err(failed)?;
         let network = match network {
             DEFAULT_NETWORK => network.to_owned(),
-            "host" | "none" => {
-                let what = if network == "host" { "host" } else { "private (none)" };
-                return Err(CliError::new(format!(
-                    "container cannot be connected to or disconnected from {what} network"
-                )));
+            "host" => {
+                let why = "container cannot be disconnected from host network or connected to host network";
+                return Err(CliError::new(why));
+            }
+            "none" => {
+                let why = "container cannot be connected to multiple networks with one of the networks in private (none) mode";
+                return Err(CliError::new(why));
             }
             _ => Definitions::new(&networks(&store)).find(network).map_err(refused)?.name,
         };
@@ -144,15 +130,13 @@ impl Case {
 /// Runs `network connect`.
 pub(super) fn connect(args: &ConnectArgs, ctx: &Ctx) -> CommandResult {
     let case = Case::open(ctx, &args.network, &args.container)?;
-    let mac: Option<Mac> = args.mac_address.as_deref().map(str::parse).transpose().map_err(refused)?;
-    let links: Result<Vec<Link>, NetworkError> = args.link.iter().map(|text| text.parse()).collect();
     let attachment = Attachment {
         network: case.network.clone(),
         aliases: args.alias.clone(),
-        ip: args.ip,
-        ip6: args.ip6,
-        mac,
-        links: links.map_err(refused)?,
+        ip: args.place.ip,
+        ip6: args.place.ip6,
+        mac: args.place.mac()?,
+        links: args.place.links()?,
         driver_opts: pairs(&args.driver_opt),
         gw_priority: args.gw_priority,
     };
@@ -175,7 +159,7 @@ pub(super) fn disconnect(args: &DisconnectArgs, ctx: &Ctx) -> CommandResult {
     all.retain(|a| a.network != case.network);
     if all.len() == before {
         return Err(CliError::new(format!(
-            "container {} is not connected to network {}",
+            "container {} is not connected to the network {}",
             case.container.record.id, case.network
         )));
     }

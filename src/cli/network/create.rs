@@ -31,14 +31,14 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "NAME=IP")]
     aux_address: Vec<String>,
     /// No way out of the network, and none in
-    #[arg(long)]
-    internal: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    internal: Option<bool>,
     /// IPv6 addresses too
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     ipv6: Option<bool>,
     /// Accepted for docker's sake: containers can always be connected by hand
-    #[arg(long)]
-    attachable: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    attachable: Option<bool>,
     /// Label of the network
     #[arg(long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,
@@ -72,15 +72,18 @@ pub(super) fn run(args: &Args, ctx: &Ctx) -> CommandResult {
         let (name, ip) = text.split_once('=').ok_or_else(bad)?;
         Ok((name.to_owned(), ip.parse().map_err(|_| bad())?))
     });
+    if let Some(label) = args.label.iter().find(|label| label.is_empty() || label.starts_with('=')) {
+        return Err(CliError::new(format!("invalid label '{label}': empty name")));
+    }
     let wish = NetworkWish {
         name: args.name.clone(),
         subnets: nets(&args.subnet)?,
         gateways: args.gateway.clone(),
         ranges: nets(&args.ip_range)?,
         reserved: reserved.collect::<Result<BTreeMap<_, _>, CliError>>()?,
-        internal: args.internal,
+        internal: args.internal.unwrap_or(false),
         ipv6: args.ipv6.unwrap_or(false),
-        attachable: args.attachable,
+        attachable: args.attachable.unwrap_or(false),
         labels: pairs(&args.label),
         options: pairs(&args.opt),
     };

@@ -6,7 +6,7 @@ use super::super::{CliError, CommandResult, Ctx};
 use super::{place, refused};
 use crate::network::{
     DEFAULT_NETWORK, Definitions, LiveNetwork, Lives, NetworkDefinition, NetworkError, PREDEFINED,
-    default_subnet, predefined_id,
+    default_options, default_subnet, predefined_id,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -96,8 +96,8 @@ impl Network {
     fn passes(&self, wanted: &Wanted, lives: &[LiveNetwork]) -> Result<bool, CliError> {
         let value = wanted.value.as_str();
         Ok(match wanted.key.as_str() {
-            "name" => self.name().contains(value),
-            "id" => self.id().starts_with(value),
+            "name" => wanted.matches(self.name())?,
+            "id" => wanted.matches(&self.id())?,
             "driver" => self.driver() == value,
             "scope" => value == "local",
             "label" => wanted.fits(&self.labels()),
@@ -139,6 +139,9 @@ impl Network {
                 let subnet = (*name == DEFAULT_NETWORK).then(default_subnet).flatten();
                 let one = |(net, ip): (crate::network::Cidr, std::net::IpAddr)| json!({"Subnet": net.to_string(), "Gateway": ip.to_string()});
                 config.extend(subnet.map(one));
+                if *name == DEFAULT_NETWORK {
+                    options = default_options();
+                }
             }
             Self::User(d) => {
                 created.clone_from(&d.created);

@@ -8,8 +8,9 @@ mod remove;
 pub(super) use list::describe;
 pub(super) use remove::prune_networks;
 
+use super::network_flags::{PlaceFlags, refused};
 use super::{CliError, CommandResult, Ctx};
-use crate::network::{NetEnv, NetworkError};
+use crate::network::NetEnv;
 use crate::runtime::network::networks;
 use crate::sandbox::rootless;
 use std::path::PathBuf;
@@ -52,13 +53,4 @@ pub(super) fn run(command: &NetworkCommand, ctx: &Ctx) -> CommandResult {
 fn place(ctx: &Ctx) -> Result<(PathBuf, NetEnv), CliError> {
     let (store, ..) = ctx.open()?;
     Ok((networks(&store), NetEnv::new(rootless::state().is_some())))
-}
-
-fn refused(error: NetworkError) -> CliError {
-    let hint = error.hint();
-    let error = CliError::from_error(&error);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
 }

@@ -46,9 +46,5 @@ fn open(ctx: &Ctx) -> Result<Volumes, CliError> {
 
 fn failed(error: RunError) -> CliError {
     let hint = error.hint();
-    let error = CliError::from_error(&error);
-    match hint {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
+    CliError::from_error(&error).with_hint(hint)
 }

@@ -18,7 +18,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::{
-        fd::{AsFd, AsRawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt,
     },
     path::PathBuf,
@@ -26,6 +26,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -35,6 +36,7 @@ use super::{
 use crate::sys::{
     leash,
     netlink::Netlink,
+    netlink_conntrack as conntrack,
     netlink_nft::{self as nft, Batch, Expr, Family, Hook},
 };
 
@@ -85,6 +87,8 @@ pub(super) struct HelperJob {
     pub(super) state_dir: PathBuf,
     /// See [`NetEnv`].
     pub(super) reach_host: bool,
+    /// A network that is there already and has lost its helper.
+    pub(super) netns: Option<PathBuf>,
 }
 
 /// What a keeper has done.
@@ -143,6 +147,8 @@ pub(super) struct Keeper {
     child: Child,
     /// Closed to end it.
     order: Option<ChildStdin>,
+    /// Readable when it has ended.
+    ended: Option<OwnedFd>,
 }
 
 impl Keeper {
@@ -155,7 +161,9 @@ impl Keeper {
         let mut child = command.spawn().map_err(failed())?;
         let mut order = child.stdin.take().expect("stdin was asked to be a pipe");
         let answer = child.stdout.take().expect("stdout was asked to be a pipe");
-        let mut keeper = Self { child, order: None };
+        // a kernel without it has nobody to tell of a keeper that was killed
+        let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
+        let mut keeper = Self { child, order: None, ended };
         let text = serde_json::to_string(job).map_err(|e| failed()(e.into()))?;
         writeln!(order, "{text}").map_err(failed())?;
         keeper.order = Some(order);
@@ -167,6 +175,11 @@ impl Keeper {
             Some(failure) => Err(failure.into()),
             None => Ok((keeper, reply)),
         }
+    }
+
+    /// Becomes readable when the process has ended.
+    pub(super) fn ended(&self) -> Option<BorrowedFd<'_>> {
+        self.ended.as_ref().map(AsFd::as_fd)
     }
 }
 
@@ -238,7 +251,13 @@ fn set_up(job: &Job, reply: &mut Reply) -> Result<Kept, NetworkError> {
         let mut env = NetEnv::new(true);
         env.state_dir.clone_from(&helper.state_dir);
         env.reach_host = helper.reach_host;
-        let network = PrivateNetwork::create(&env)?;
+        let network = match &helper.netns {
+            Some(path) => {
+                let netns = std::fs::File::open(path).map_err(failed())?;
+                PrivateNetwork::reconnect(&env, netns.into())?
+            }
+            None => PrivateNetwork::create(&env)?,
+        };
         netns = format!("/proc/{}/fd/{}", std::process::id(), network.netns().as_raw_fd()).into();
         match network.address() {
             Some(IpAddr::V4(ip)) => target.v4 = Some(ip),
@@ -289,13 +308,24 @@ fn rewrite(job: &Job, bindings: &[PortBinding]) -> io::Result<Netlink> {
     let mut netlink = nft::open()?;
     let name = format!("{PORT_TABLES}{}", job.id.get(..12).unwrap_or(&job.id));
     let mut batch = rules(job, bindings, &name, true);
-    if batch.commit(&mut netlink).is_ok() {
-        return Ok(netlink);
+    if batch.commit(&mut netlink).is_err() {
+        // before Linux 5.12 a table has no owner; it is swept by its name then
+        batch = rules(job, bindings, &name, false);
+        batch.commit(&mut netlink)?;
     }
-    // before Linux 5.12 a table has no owner; it is swept by its name then
-    batch = rules(job, bindings, &name, false);
-    batch.commit(&mut netlink)?;
+    forget_flows(bindings);
     Ok(netlink)
+}
+
+/// Clients that go on sending datagrams are passed on to where the container was before; that is to be decided anew. Other
+/// protocols notice by themselves.
+fn forget_flows(bindings: &[PortBinding]) {
+    let Ok(mut netlink) = nft::open() else { return };
+    for binding in bindings.iter().filter(|b| b.port.transport == Transport::Udp) {
+        let family = if binding.host_ip.is_ipv4() { 2 } else { 10 };
+        // where the kernel does not tell of connections, they end after a pause of half a minute
+        let _ = conntrack::forget(&mut netlink, family, Transport::Udp.number(), binding.host_port);
+    }
 }
 
 fn rules(job: &Job, bindings: &[PortBinding], table: &str, owned: bool) -> Batch {

@@ -107,7 +107,7 @@ mod tests {
             network_id: format!("id-{network}"),
             endpoint_id: String::new(),
             aliases: aliases.iter().map(|a| (*a).to_owned()).collect(),
-            links: vec![Link { target: "db".into(), alias: "store".into() }],
+            links: vec![Link { target: "db".into(), alias: "store".into(), name: None }],
             v4: Some((ip.into(), 24)),
             v6: None,
             gateway: way_out.then(|| [10, 0, 0, 1].into()),

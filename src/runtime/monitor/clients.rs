@@ -291,6 +291,14 @@ impl Monitor {
         }
     }
 
+    /// Something that the container's networks need has ended or changed.
+    pub(super) fn look_after_network(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        life.joined.look_after();
+        self.state.network = life.joined.state();
+        self.save();
+    }
+
     /// Gives a piece of output to everybody who wants it.
     pub(super) fn spread(&mut self, stream: Stream, bytes: &[u8]) {
         for client in &mut self.clients {

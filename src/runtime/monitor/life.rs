@@ -73,6 +73,7 @@ impl Life {
             id: &record.id,
             name: record.name.as_str(),
             hostname: &record.hostname,
+            domainname: &record.domainname,
             exposed: &record.config.exposed,
             env: &record.config.env,
         };

@@ -44,6 +44,19 @@ pub(super) const NAME: &str = "rbuild-monitor";
 /// Exit code of a container that the engine could not start.
 const ENGINE_ERROR: u8 = 125;
 
+/// Exit code that docker keeps with a container which did not come to its program.
+const NOT_BEGUN: i32 = 128;
+
+/// Why a container could not be started.
+struct Failure {
+    /// What the command ends with.
+    code: u8,
+    /// What `inspect` shows.
+    error: String,
+    /// What the command says: the error, and what helps.
+    text: String,
+}
+
 /// How long somebody else may hold the container's lock for a look.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -184,11 +197,11 @@ impl Monitor {
         match self.start() {
             Ok(()) => self.tell_starter(&Event::Started),
             Err(error) => {
-                let (code, text) = match error {
-                    RunError::NotStarted { code, text } => (code, text),
-                    other => (ENGINE_ERROR, text(&other)),
+                let failure = match error {
+                    RunError::NotStarted { code, text } => Failure { code, error: text.clone(), text },
+                    other => Failure { code: ENGINE_ERROR, error: other.to_string(), text: text(&other) },
                 };
-                self.close_down(Some((code, text)));
+                self.close_down(Some(failure));
                 return 1;
             }
         }
@@ -270,12 +283,13 @@ impl Monitor {
     }
 
     /// The last act: nobody finds a monitor any more, then the container may go, then all who wait are told.
-    fn close_down(&mut self, failure: Option<(u8, String)>) {
+    fn close_down(&mut self, failure: Option<Failure>) {
         let _ = std::fs::remove_file(self.dir.join("socket"));
         self.listener = None;
-        if let Some((code, text)) = &failure {
-            self.state.exit_code = i32::from(*code);
-            self.state.error.clone_from(text);
+        if let Some(Failure { code, error, .. }) = &failure {
+            // the command's code says whose fault it was, the container's that it did not begin
+            self.state.exit_code = if *code == ENGINE_ERROR { NOT_BEGUN } else { i32::from(*code) };
+            self.state.error.clone_from(error);
             if self.state.status.is_live() {
                 self.state.go(Status::Exited);
             }
@@ -295,7 +309,7 @@ impl Monitor {
             drop(lock);
         }
         let ended = match failure {
-            Some((code, text)) => Event::Failed { code, text },
+            Some(Failure { code, text, .. }) => Event::Failed { code, text },
             None => Event::Ended {
                 code: u8::try_from(self.state.exit_code).unwrap_or(u8::MAX),
                 out_of_memory: self.state.oom_killed,

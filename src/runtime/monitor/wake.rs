@@ -46,6 +46,7 @@ enum Who {
     ExecOutput(u64),
     Probe,
     ProbeOutput,
+    Network,
 }
 
 impl Monitor {
@@ -79,6 +80,7 @@ impl Monitor {
                 Who::ExecOutput(id) => self.drop_exec_output(id),
                 Who::Probe => self.probe_ended(),
                 Who::ProbeOutput => self.take_probe_output(),
+                Who::Network => self.look_after_network(),
             }
         }
         self.clients.retain(|client| !client.gone);
@@ -120,6 +122,7 @@ impl Monitor {
             if input_full && let Some(input) = life.input() {
                 whom.push((Who::Input, input, PollFlags::OUT));
             }
+            whom.extend(life.joined.watched().map(|fd| (Who::Network, fd, PollFlags::IN)));
             if let Some((pidfd, output)) = life.probe_fds() {
                 whom.push((Who::Probe, pidfd, PollFlags::IN));
                 whom.extend(output.map(|fd| (Who::ProbeOutput, fd, PollFlags::IN)));

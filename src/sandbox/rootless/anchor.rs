@@ -7,12 +7,12 @@
 //! $XDG_RUNTIME_DIR/rbuild/
 //!     anchor.lock    shared by every command and monitor in the namespace; the anchor waits for it alone, and ends
 //!     anchor.make    held by whoever makes an anchor
-//!     anchor         process id and start time of the anchor, and how many ids are mapped
+//!     anchor         process id and start time of the anchor, how many ids are mapped, the namespace's number
 //! ```
 //!
 //! Who comes takes its share of the lock before it looks for the anchor: so the anchor is there to stay, or gone for
-//! good. Nothing else is kept in it, and nothing asks it anything. Killed, it takes nobody along; what starts later is in
-//! another namespace then.
+//! good. Nothing else is kept in it, and nothing asks it anything. Killed, it takes nobody along: as long as somebody is in
+//! the namespace, the next command finds it there and starts an anchor in it.
 
 use crate::sys::{boot, process, run_dir};
 use nix::fcntl::{Flock, FlockArg};
@@ -22,6 +22,7 @@ use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -55,9 +56,9 @@ impl Stay {
 }
 
 /// Finds the door to the shared namespace; where there is none, `make` starts an anchor, which is told the directory
-/// for its files, and gives its process id and the number of ids.
+/// for its files, and gives its process id and the number of ids. It gets the door to a namespace whose anchor was killed.
 pub(super) fn door(
-    make: impl FnOnce(&Path) -> Result<(i32, u32), RootlessError>,
+    make: impl FnOnce(&Path, Option<&Door>) -> Result<(i32, u32), RootlessError>,
 ) -> Result<Door, RootlessError> {
     let failed = || super::failed("find the namespace that containers share");
     let dir = run_dir::make().map_err(failed())?;
@@ -68,7 +69,8 @@ pub(super) fn door(
         let _alone = run_dir::lock(&dir.join(MAKE), FlockArg::LockExclusive).map_err(failed())?;
         found = look();
         if found.is_none() {
-            let (pid, count) = make(&dir)?;
+            let left = left(&dir).map_err(failed())?;
+            let (pid, count) = make(&dir, left.as_ref())?;
             mark(&dir, pid, count).map_err(failed())?;
             found = look();
         }
@@ -82,23 +84,54 @@ pub(super) fn door(
 fn mark(dir: &Path, pid: i32, count: u32) -> io::Result<()> {
     let start = process::start_time(pid.unsigned_abs()).ok_or(io::ErrorKind::NotFound)?;
     let new = dir.join(format!("{MARK}.new"));
-    std::fs::write(&new, format!("{pid} {start} {count} {}\n", boot::id()))?;
+    let number = std::fs::metadata(format!("/proc/{pid}/ns/user"))?.ino();
+    std::fs::write(&new, format!("{pid} {start} {count} {number} {}\n", boot::id()))?;
     std::fs::rename(new, dir.join(MARK))
+}
+
+/// What is written of an anchor.
+struct Mark {
+    pid: u32,
+    start: u64,
+    mapped_ids: u32,
+    /// The inode of the namespace.
+    number: u64,
+}
+
+impl Mark {
+    fn read(dir: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(dir.join(MARK)).ok()?;
+        let (numbers, of_boot) = text.trim_end().rsplit_once(' ')?;
+        if of_boot != boot::id() {
+            return None;
+        }
+        let mut numbers = numbers.split_whitespace().map_while(|n| n.parse::<u64>().ok());
+        let mut next = || numbers.next();
+        Some(Self {
+            pid: u32::try_from(next()?).ok()?,
+            start: next()?,
+            mapped_ids: u32::try_from(next()?).ok()?,
+            number: next()?,
+        })
+    }
 }
 
 /// Opens the namespace of the anchor that is marked, if it lives.
 fn look(dir: &Path) -> Option<(File, u32)> {
-    let text = std::fs::read_to_string(dir.join(MARK)).ok()?;
-    let (numbers, of_boot) = text.trim_end().rsplit_once(' ')?;
-    if of_boot != boot::id() {
-        return None;
-    }
-    let mut numbers = numbers.split_whitespace().map_while(|n| n.parse::<u64>().ok());
-    let (pid, start, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
-    let pid = u32::try_from(pid).ok()?;
+    let Mark { pid, start, mapped_ids, .. } = Mark::read(dir)?;
     let namespace = File::open(format!("/proc/{pid}/ns/user")).ok()?;
     // only now: the number may have become another's before it was opened
-    (process::start_time(pid) == Some(start)).then_some((namespace, u32::try_from(count).ok()?))
+    process::runs_since(pid, start).then_some((namespace, mapped_ids))
+}
+
+/// Finds the namespace of a killed anchor by a process that is in it.
+fn left(dir: &Path) -> io::Result<Option<Door>> {
+    let Some(Mark { mapped_ids, number, .. }) = Mark::read(dir) else { return Ok(None) };
+    // the number may be another namespace's by now, but not that of one who has a share
+    let is = |file: &File| file.metadata().is_ok_and(|found| found.ino() == number);
+    let open = |process: PathBuf| File::open(process.join("ns/user")).ok().filter(is);
+    let found = run_dir::holders(&dir.join(LOCK)).find_map(open);
+    found.map(|namespace| Ok(Door { namespace, mapped_ids, _stay: Stay::new()? })).transpose()
 }
 
 impl Door {
