@@ -364,6 +364,9 @@ fn ps_filters_and_formats() {
     }
     assert_eq!(names(&["-a", "-f", "before=down-1"]), ["up-1"]);
     space.rbuild(["ps", "-f", "what=1"]).refuses(1, &["invalid filter 'what'"]);
+    space.rbuild(["ps", "--what"]).refuses(125, &["--what"]);
+    space.rbuild(["ps", "-n", "x"]).refuses(125, &["--last"]);
+    space.rbuild(["ps", "what"]).refuses(1, &["what"]);
     space.rbuild(["ps", "-f", "what"]).refuses(125, &["bad format of filter (expected name=value)"]);
     let raw = space.rbuild(["ps", "--format", "raw"]).ok().stdout;
     assert!(raw.contains("\nnames: up-1\nlabels: tier=web\nports:\n\n"), "{raw}");
@@ -373,7 +376,10 @@ fn ps_filters_and_formats() {
     let row: serde_json::Value = serde_json::from_str(json.trim()).unwrap();
     assert_eq!((row["Names"].as_str(), row["State"].as_str()), (Some("up-1"), Some("running")));
     let text = space.rbuild(["ps", "-s", "--no-trunc"]).ok().stdout;
-    assert!(text.contains("SIZE") && text.contains("\"sh -c 'sleep 3600'\""), "{text}");
+    assert!(
+        text.contains("B (virtual ") && text.contains("SIZE") && text.contains("\"sh -c 'sleep 3600'\""),
+        "{text}"
+    );
     space.rbuild(["rm", "-f", "up-1"]).ok();
     let pruned = space.rbuild(["container", "prune", "-f"]).ok().stdout;
     assert!(
@@ -417,6 +423,24 @@ fn events_tell_of_all_kinds_of_things() {
         seen,
         life.into_iter().filter(|one| one != "container attach" || seen.contains(one)).collect::<Vec<_>>()
     );
+    start(&space, &["--name", "long"], "sleep 3600");
+    space.rbuild(["exec", "long", "true"]).ok();
+    space.rbuild(["rename", "long", "longer"]).ok();
+    space.rbuild(["stop", "-t", "0", "longer"]).ok();
+    let mut seen = events(&["type=container", "container=long"]);
+    seen.dedup();
+    let life = [
+        "create",
+        "start",
+        "exec_create: true",
+        "exec_start: true",
+        "exec_die",
+        "rename",
+        "kill",
+        "die",
+        "stop",
+    ];
+    assert_eq!(seen, life.map(|a| format!("container {a}")));
     let text = space
         .rbuild(["events", "--since", "0", "--until", "0s", "-f", "network=lan", "-f", "event=create"])
         .ok()

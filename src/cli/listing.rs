@@ -44,6 +44,7 @@ impl Look {
     ) -> Result<(), CliError> {
         let cell = |row: &Value, column: &str| row[column].as_str().unwrap_or_default().to_owned();
         let text = match self.format.as_deref().filter(|format| *format != "table") {
+            Some("raw") => list_with(&Template::parse(raw(of, self.quiet))?, rows, title, of)?,
             Some(format) => list_with(&Template::parse(format)?, rows, title, of)?,
             None if self.quiet => rows.iter().map(|row| cell(row, quiet) + "\n").collect(),
             None => {
@@ -53,6 +54,16 @@ impl Look {
             }
         };
         ctx.out.text(&text)
+    }
+}
+
+/// The form that docker calls raw.
+fn raw(of: &str, quiet: bool) -> &'static str {
+    match (of.contains("network"), quiet) {
+        (true, true) => "network_id: {{.ID}}",
+        (true, false) => "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n",
+        (false, true) => "name: {{.Name}}",
+        (false, false) => "name: {{.Name}}\ndriver: {{.Driver}}\n",
     }
 }
 

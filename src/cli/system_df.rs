@@ -182,7 +182,7 @@ fn verbose_json(used: &DiskUse, containers: &[Container]) -> Value {
     json!({
         "Totals": rows(used),
         "Images": used.image_list.iter().map(image).collect::<Vec<_>>(),
-        "Containers": super::containers::rows(containers, true),
+        "Containers": super::containers::rows(containers),
         "Volumes": used.volume_list.iter()
             .map(|v| json!({ "Name": v.name, "Links": v.links, "Size": v.bytes })).collect::<Vec<_>>(),
         "BuildCache": used.cache_list.iter().map(cache).collect::<Vec<_>>(),

@@ -6,7 +6,7 @@ use crate::cli::template::Template;
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::runtime::{EventQuery, EventReader, time};
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,6 +36,12 @@ pub(in crate::cli) fn run(args: &EventsArgs, ctx: &Ctx) -> CommandResult {
     // with an end and no beginning docker shows all there is
     let query = EventQuery { since: query.since.or(query.until.map(|_| 0)), ..query };
     let template = args.format.as_deref().filter(|f| !f.is_empty()).map(Template::single).transpose()?;
+    if let Some(template) = &template {
+        // what the template asks of an event without anything in it, it may ask of all
+        let empty = json!({ "Type": "", "Action": "", "Actor": { "ID": "", "Attributes": {} }, "scope": "", "time": 0,
+            "timeNano": 0 });
+        template.render_of(&empty, "*events.Message").map_err(|error| error.code(64))?;
+    }
     let known = [
         "type",
         "event",
@@ -132,7 +138,6 @@ fn fits(event: &Value, wanted: &[Wanted]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn events_are_told_and_chosen() {

@@ -273,7 +273,7 @@ fn host_config(record: &Record, links: &[(String, String)]) -> Value {
         "CpuQuota": 0,
         "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
         "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
-        "Devices": nothing_or(devices.collect()),
+        "Devices": devices.collect::<Vec<_>>(),
         "DeviceCgroupRules": nothing_or(confinement.device_rules.iter().map(|r| json!(r.to_string())).collect()),
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
         "MemorySwap": if swap == u64::MAX { json!(-1) } else { json!(swap) },

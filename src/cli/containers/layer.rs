@@ -172,5 +172,6 @@ pub(in crate::cli) fn export(args: &ExportArgs, ctx: &Ctx) -> CommandResult {
         None => write(&mut std::io::BufWriter::new(std::io::stdout().lock())),
     };
     written.map_err(|e| CliError::new(format!("cannot export {}: {e}", args.name)))?;
+    record_event(&containers, &container.record, "export", &[]);
     Ok(ExitCode::SUCCESS)
 }

@@ -290,7 +290,7 @@ pub(in crate::cli) fn rename(args: &RenameArgs, ctx: &Ctx) -> CommandResult {
     if args.old.is_empty() || args.new.is_empty() {
         return Err(CliError::new("neither the old nor the new name may be empty"));
     }
-    let container = containers.find(&args.old).map_err(failure)?;
+    let mut container = containers.find(&args.old).map_err(failure)?;
     let name: crate::runtime::ContainerName = args.new.parse().map_err(failure)?;
     if name == container.record.name {
         return Err(CliError::new(format!("the container is called {name} already")));
@@ -305,6 +305,7 @@ pub(in crate::cli) fn rename(args: &RenameArgs, ctx: &Ctx) -> CommandResult {
         let change = crate::network::NetworkChange::Rename(name.to_string());
         let _ = serde_json::to_vec(&change).map(|change| client.network(change));
     }
-    record_event(&containers, &container.record, "rename", &[("oldName", container.record.name.to_string())]);
+    let old = std::mem::replace(&mut container.record.name, name);
+    record_event(&containers, &container.record, "rename", &[("oldName", format!("/{old}"))]);
     Ok(ExitCode::SUCCESS)
 }

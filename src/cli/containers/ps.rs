@@ -10,6 +10,7 @@ use crate::image::ago;
 use crate::runtime::{Container, Containers, MountSource, State, Status, time};
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::process::ExitCode;
 
 /// `ps`.
@@ -63,7 +64,8 @@ pub(in crate::cli) fn run(args: &PsArgs, ctx: &Ctx) -> CommandResult {
         shown.truncate(last);
     }
     let wants_size = args.size || template.as_ref().is_some_and(|template| template.asks_for("Size"));
-    let row = |c: &Container| row(c, args.no_trunc, wants_size);
+    let sizes = wants_size.then(|| image_sizes(&shown, ctx));
+    let row = |c: &Container| row(c, args.no_trunc, sizes.as_ref());
     let rows: Vec<Value> = shown.iter().map(row).collect();
     let text = match &template {
         Some(template) => list_with(template, &rows, &title, "*formatter.ContainerContext")?,
@@ -92,15 +94,30 @@ fn raw(args: &PsArgs) -> String {
 
 const COLUMNS: [&str; 7] = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
 
-/// Gives lines for other commands, with cut ids.
-pub(in crate::cli) fn rows(containers: &[Container], wants_size: bool) -> Vec<Value> {
-    containers.iter().map(|container| row(container, false, wants_size)).collect()
+/// Gives the bytes of the images of containers by their ids, of those that are still there.
+fn image_sizes(containers: &[Container], ctx: &Ctx) -> HashMap<String, u64> {
+    let Ok(images) = open_images(ctx) else { return HashMap::new() };
+    let (mut out, mut known) = (HashMap::new(), HashMap::new());
+    for id in containers.iter().map(|container| &container.record.image_id) {
+        if !out.contains_key(id)
+            && let Ok(image) = images.resolve(id)
+        {
+            out.insert(id.clone(), images.size(&image, &mut known));
+        }
+    }
+    out
+}
+
+/// Gives lines for other commands, with cut ids and the bytes that were written.
+pub(in crate::cli) fn rows(containers: &[Container]) -> Vec<Value> {
+    let no_images = HashMap::new();
+    containers.iter().map(|container| row(container, false, Some(&no_images))).collect()
 }
 
 /// Gives the table of `system df -v`.
 pub(in crate::cli) fn usage_table(containers: &[Container]) -> String {
     let columns = ["ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"];
-    let rows = rows(containers, true);
+    let rows = rows(containers);
     let cells = rows.iter().map(|row| columns.iter().map(|column| cell(row, column)).collect());
     let head = columns.iter().map(|column| title(column)).collect();
     table(&std::iter::once(head).chain(cells).collect::<Vec<_>>())
@@ -128,7 +145,7 @@ fn cell(row: &Value, column: &str) -> String {
     row[column].as_str().unwrap_or_default().to_owned()
 }
 
-fn row(container: &Container, whole: bool, wants_size: bool) -> Value {
+fn row(container: &Container, whole: bool, wants_size: Option<&HashMap<String, u64>>) -> Value {
     let (record, state) = (&container.record, &container.state);
     let command = command_line(&record.config.argv);
     let command = if whole { command } else { cut(&command, 20) };
@@ -141,7 +158,16 @@ fn row(container: &Container, whole: bool, wants_size: bool) -> Value {
     let labels: Vec<String> = record.config.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let mounts: Vec<String> = record.mounts.iter().filter_map(|m| mount_name(&m.source, whole)).collect();
     let volumes = record.mounts.iter().filter(|m| matches!(m.source, MountSource::Volume { .. })).count();
-    let size = if wants_size { human_size(written(container)) } else { String::new() };
+    let size = match wants_size {
+        None => String::new(),
+        Some(images) => match images.get(&record.image_id) {
+            Some(of_image) => {
+                let own = written(container);
+                format!("{} (virtual {})", human_size(own), human_size(own.saturating_add(*of_image)))
+            }
+            None => human_size(written(container)),
+        },
+    };
     let networks: Vec<String> = networks(container);
     let ports = if state.status.has_process() { state.network.ports(record) } else { String::new() };
     json!({

@@ -45,7 +45,8 @@ pub(in crate::cli) struct UpdateArgs {
 
 /// Changes containers, also while they run.
 pub(in crate::cli) fn run(args: &UpdateArgs, ctx: &Ctx) -> CommandResult {
-    let limits = limits(args)?;
+    // as with flags that cannot be read at all
+    let limits = limits(args).map_err(|error| error.code(125))?;
     let restart = args.restart.as_deref().map(RestartPolicy::parse).transpose().map_err(failure)?;
     if limits.is_empty() && restart.is_none() {
         return Err(CliError::new("you must provide one or more flags when using this command"));

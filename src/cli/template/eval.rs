@@ -304,19 +304,16 @@ impl Scope<'_> {
             return Ok(Val::Str(title(name)));
         }
         match value {
-            Val::Map(_, texts) | Val::NilMap(texts) => Ok(find(value, name).unwrap_or(match texts {
-                true => Val::NoValue,
-                false => Val::Nil,
-            })),
+            Val::Map(..) | Val::NilMap(_) => Ok(find(value, name).unwrap_or(Val::NoValue)),
+            // what a map does not have has nothing in it
+            Val::NoValue => Ok(Val::NoValue),
             Val::Struct(_) => match (find(value, name).or_else(|| left_out(value, name)), self.missing) {
                 (Some(value), _) => Ok(value),
                 (None, Missing::Key) => Err(format!("map has no entry for key {name:?}")),
                 (None, Missing::Field(of)) => Err(format!("can't evaluate field {name} in type {of}")),
             },
-            Val::Nil | Val::NoValue if OMITTED.contains(&of) => {
-                Err(format!("map has no entry for key {of:?}"))
-            }
-            Val::Nil | Val::NoValue => Err(format!("nil pointer evaluating interface {{}}.{name}")),
+            Val::Nil if OMITTED.contains(&of) => Err(format!("map has no entry for key {of:?}")),
+            Val::Nil => Err(format!("nil pointer evaluating interface {{}}.{name}")),
             other => {
                 let kind = if matches!(self.missing, Missing::Key) { "interface {}" } else { other.kind() };
                 Err(format!("can't evaluate field {name} in type {kind}"))

@@ -211,9 +211,7 @@ fn index(args: &[Val]) -> Result<Val, Fault> {
             (Val::List(_) | Val::Str(_), key) => {
                 return Err(format!("cannot index slice/array with type {}", key.kind()).into());
             }
-            (Val::Map(_, texts) | Val::NilMap(texts), Val::Str(key)) => {
-                find(&at, key).unwrap_or_else(|| Val::zero(*texts))
-            }
+            (Val::Map(..) | Val::NilMap(_), Val::Str(key)) => find(&at, key).unwrap_or_else(|| at.zero()),
             (Val::Struct(_), Val::Str(key)) => find(&at, key).unwrap_or(Val::Nil),
             (Val::Map(..) | Val::NilMap(_) | Val::Struct(_), key) => {
                 return Err(format!("value has type {}; should be string", key.kind()).into());

@@ -26,6 +26,8 @@ fn templates_print_as_go_does() {
         ("{{index .Config.Labels \"x.y\"}}", "z"),
         ("{{index .Config.Labels \"none\"}}", ""),
         ("{{.Config.Labels.none}}", "<no value>"),
+        ("{{.Config.Labels.none.more}}", "<no value>"),
+        ("{{index .Ports \"1/tcp\"}}", "[]"),
         ("{{.Config.Entrypoint}}{{json .Config.Entrypoint}}", "[]null"),
         ("{{index .Config.Cmd 1}}", "b"),
         ("{{join .Config.Cmd \", \"}}{{join .Config.Entrypoint \",\"}}", "a, b"),

@@ -155,9 +155,14 @@ impl Val {
         }
     }
 
-    /// Makes the value that a map gives for a key that it lacks.
-    pub(super) fn zero(texts: bool) -> Self {
-        if texts { Self::Str(String::new()) } else { Self::NilList }
+    /// Makes the value that `index` gives for a key that this map lacks.
+    pub(super) fn zero(&self) -> Self {
+        match self {
+            Self::Map(_, true) | Self::NilMap(true) => Self::Str(String::new()),
+            Self::Map(pairs, _) if pairs.iter().any(|(_, v)| matches!(v, Self::Struct(_))) => Self::Nil,
+            // of ports
+            _ => Self::NilList,
+        }
     }
 
     /// Go's name of the type.

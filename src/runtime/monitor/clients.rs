@@ -176,7 +176,6 @@ impl Monitor {
             Request::Stop { signal, timeout, again } => {
                 self.again |= again;
                 self.clients[at].waits = true;
-                self.event("stop", &[]);
                 self.stop(signal, timeout);
                 if self.life.is_none() {
                     self.state.go(Status::Exited);

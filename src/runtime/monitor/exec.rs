@@ -83,7 +83,10 @@ impl Monitor {
         }
         let command =
             request.argv.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ");
-        self.event(&format!("exec_start: {command}"), &[]);
+        let name = self.exec_name(self.next_exec + 1);
+        for action in ["exec_create", "exec_start"] {
+            self.event(&format!("{action}: {command}"), &[("execID", name.clone())]);
+        }
         let terminal = running.terminal();
         let alone = request.detached;
         let copy = terminal.as_ref().filter(|_| !alone).and_then(|fd| fd.try_clone().ok());
@@ -114,12 +117,18 @@ impl Monitor {
         }
     }
 
+    /// Gives the name of one of them in events; nothing else needs it.
+    fn exec_name(&self, id: u64) -> String {
+        let text = format!("{}/{id}", self.record.id);
+        crate::digest::Digest::sha256_of(text.as_bytes()).encoded().to_owned()
+    }
+
     /// One of them has ended.
     pub(super) fn exec_ended(&mut self, id: u64) {
         let Some(at) = self.execs.iter().position(|exec| exec.id == id) else { return };
         let mut exec = self.execs.swap_remove(at);
         let code = exec.running.wait().map_or(137, |exit| exit.status.code());
-        self.event("exec_die", &[("exitCode", code.to_string())]);
+        self.event("exec_die", &[("execID", self.exec_name(id)), ("exitCode", code.to_string())]);
         self.tell_exec_end(exec.client, code);
     }
 

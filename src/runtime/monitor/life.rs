@@ -180,7 +180,7 @@ impl Monitor {
         self.life = Some(life);
         self.save();
         fault::point("container.running");
-        self.joined_event(true);
+        self.joined_event(true, &self.state.network.endpoints);
         self.event("start", &[]);
     }
 
@@ -193,7 +193,7 @@ impl Monitor {
                 let code = if let RunError::NotStarted { code, .. } = &error { *code } else { 128 };
                 self.state.exit_code = i32::from(code);
                 self.state.error = error.to_string();
-                self.over(Duration::ZERO);
+                self.over(Duration::ZERO, &[]);
             }
         }
     }
@@ -239,13 +239,13 @@ impl Monitor {
         self.state.oom_killed = exit.is_some_and(|exit| exit.oom_killed);
         // networks go before anybody is told
         drop(life);
-        self.state.network = Default::default();
+        let left = std::mem::take(&mut self.state.network).endpoints;
         self.state.cgroups.clear();
-        self.over(ran);
+        self.over(ran, &left);
     }
 
-    /// Decides what comes after an end.
-    fn over(&mut self, ran: Duration) {
+    /// Decides what comes after an end; `left` is where it was in networks.
+    fn over(&mut self, ran: Duration, left: &[crate::network::Endpoint]) {
         fault::point("container.ended");
         self.state.pid = 0;
         self.state.finished = now();
@@ -254,7 +254,10 @@ impl Monitor {
             self.event("oom", &[]);
         }
         self.event("die", &[("exitCode", self.state.exit_code.to_string())]);
-        self.joined_event(false);
+        self.joined_event(false, left);
+        if std::mem::take(&mut self.stopping) {
+            self.event("stop", &[]);
+        }
         self.reload_name();
         let again = !self.state.stopped_by_user
             && !self.shut_down

@@ -127,6 +127,8 @@ struct Monitor {
     next_start: Option<Instant>,
     /// When patience with a process that was asked to end is over.
     kill_at: Option<Instant>,
+    /// It was asked to stop, of which `events` hears when it has.
+    stopping: bool,
     /// It is stopped to be started again by a command, so `--rm` does not count.
     again: bool,
     /// A signal has ended it: the session or the machine goes down, which is not what its user asked for.
@@ -182,6 +184,7 @@ impl Monitor {
             backoff: Backoff::default(),
             next_start: None,
             kill_at: None,
+            stopping: false,
             again: false,
             shut_down: false,
             size: None,
@@ -229,10 +232,10 @@ impl Monitor {
     }
 
     /// Says, for `events`, that the container has come into its networks and has its volumes, or no longer.
-    fn joined_event(&self, begins: bool) {
+    fn joined_event(&self, begins: bool, endpoints: &[crate::network::Endpoint]) {
         let root = self.containers.store().root();
         let container = || ("container", self.record.id.to_string());
-        for endpoint in &self.state.network.endpoints {
+        for endpoint in endpoints {
             let action = if begins { "connect" } else { "disconnect" };
             let attributes = [container(), ("name", endpoint.network.clone()), ("type", "bridge".to_owned())];
             events::record_other(root, "network", action, &endpoint.network_id, &attributes);
@@ -270,6 +273,8 @@ impl Monitor {
         let Some(life) = &self.life else { return };
         let signal = signal.unwrap_or(self.record.config.stop_signal);
         let sent = life.running.signal(signal).is_ok();
+        self.stopping = true;
+        self.event("kill", &[("signal", signal.to_string())]);
         self.thaw();
         let seconds = timeout.or(self.record.stop_timeout).unwrap_or(STOP_TIMEOUT);
         self.kill_at = match u64::try_from(seconds) {

@@ -169,6 +169,7 @@ impl Monitor {
             self.kill_at = None;
             if let Some(life) = &self.life {
                 let _ = life.running.kill();
+                self.event("kill", &[("signal", nix::libc::SIGKILL.to_string())]);
             }
         }
         if self.next_start.is_some_and(|at| at <= now) {
