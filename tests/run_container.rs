@@ -521,3 +521,114 @@ fn devices_are_used_as_far_as_the_flags_say() {
     let shown = space.rbuild(["inspect", "-f", "{{.HostConfig.DeviceCgroupRules}}", "box"]).ok().stdout;
     assert_eq!(shown, "[c 42:* rwm]\n");
 }
+
+/// Limits that few machines can set: set, or left out with docker's warning; never an error for that reason.
+#[test]
+fn rare_limits_are_set_or_said_to_be_left_out() {
+    let space = TestSpace::new().with_busybox();
+    for (flag, value, why) in [
+        ("--memory-swappiness", "101", "Valid memory swappiness range is 0-100"),
+        ("--blkio-weight-device", "/dev/null:5", "invalid weight for device: /dev/null:5"),
+        ("--device-read-bps", "null:1mb", "bad format for device path: null:1mb"),
+        ("--device-write-iops", "/dev/null:1mb", "invalid rate for device: /dev/null:1mb"),
+        ("--cpu-period", "10", "CPU cfs period can not be less than 1ms"),
+        ("--cpu-quota", "10", "CPU cfs quota can not be less than 1ms"),
+    ] {
+        shell(&space, &[flag, value], "true").refuses(125, &[why]);
+    }
+    let said = shell(&space, &["--kernel-memory", "64m"], "echo ran").ok();
+    assert_eq!(said.stdout, "ran\n");
+    assert!(said.stderr.contains("Flag --kernel-memory has been deprecated"), "{said}");
+    let disk = fs::read_dir("/sys/block").ok().and_then(|dir| {
+        let disks = dir.flatten().map(|entry| format!("/dev/{}", entry.file_name().display()));
+        disks.filter(|path| fs::metadata(path).is_ok()).max()
+    });
+    let Some(disk) = disk.filter(|_| is_root()) else {
+        common::skip("no disk, or not root");
+        return;
+    };
+    let at = |value: &str| format!("{disk}:{value}");
+    let (weighted, read, write) = (at("200"), at("1mb"), at("100"));
+    let flags = [
+        "--cpu-period",
+        "50000",
+        "--cpu-quota",
+        "25000",
+        "--memory-swappiness",
+        "10",
+        "-m",
+        "64m",
+        "--oom-kill-disable",
+        "--blkio-weight",
+        "300",
+        "--blkio-weight-device",
+        &weighted,
+        "--device-read-bps",
+        &read,
+        "--device-write-iops",
+        &write,
+    ];
+    let started = space.rbuild(
+        [&["run", "-d", "--name", "box", "--network", "none"], &flags[..], &["busybox", "sleep", "3600"]]
+            .concat(),
+    );
+    if started.status.code() == Some(125) && started.stderr.contains("cannot limit") {
+        common::skip("this machine has no cgroups to limit with");
+        return;
+    }
+    let started = started.ok();
+    let state = space.store().join("containers").join(started.stdout.trim()).join("state.json");
+    let dirs: serde_json::Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
+    let file = |name: &str| {
+        let dirs = dirs["cgroups"].as_array().unwrap().iter();
+        let found = dirs
+            .filter_map(|dir| fs::read_to_string(format!("{}/{name}", dir.as_str().unwrap())).ok())
+            .collect::<Vec<_>>();
+        found.concat()
+    };
+    use std::os::unix::fs::MetadataExt;
+    let device = fs::metadata(&disk).unwrap().rdev();
+    let numbers = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    for (one, two, words) in [
+        (("cpu.cfs_quota_us", "25000".to_owned()), ("cpu.max", "25000 50000".to_owned()), "never"),
+        (("memory.swappiness", "10".into()), ("-", String::new()), "Memory swappiness discarded"),
+        (
+            ("memory.oom_control", "oom_kill_disable 1".into()),
+            ("-", String::new()),
+            "OomKillDisable discarded",
+        ),
+        (("blkio.weight", "300".into()), ("io.weight", "default ".into()), "Weight discarded"),
+        (
+            ("blkio.weight_device", format!("{numbers} 200")),
+            ("io.weight", format!("{numbers} ")),
+            "Weight-device discarded",
+        ),
+        (
+            ("blkio.throttle.read_bps_device", format!("{numbers} 1048576")),
+            ("io.max", "rbps=1048576".into()),
+            "BPS read limit discarded",
+        ),
+        (
+            ("blkio.throttle.write_iops_device", format!("{numbers} 100")),
+            ("io.max", "wiops=100".into()),
+            "IOPS write limit discarded",
+        ),
+    ] {
+        let set = file(one.0).contains(&one.1) || file(two.0).contains(&two.1) && two.0 != "-";
+        let left_out = started.stderr.contains(words)
+            && started.stderr.contains("WARNING: Your kernel does not support");
+        assert!(set != left_out, "{} {} {}: {}", one.0, two.0, file(one.0), started.stderr);
+    }
+    let inspect = |what: &str| {
+        space.rbuild(["inspect", "-f", &format!("{{{{.HostConfig.{what}}}}}"), "box"]).ok().stdout
+    };
+    assert_eq!(
+        (inspect("CpuPeriod").as_str(), inspect("CpuQuota").as_str(), inspect("NanoCpus").as_str()),
+        ("50000\n", "25000\n", "0\n")
+    );
+    space.rbuild(["update", "--cpu-quota", "30000", "--blkio-weight", "500", "box"]).ok();
+    assert!(file("cpu.cfs_quota_us").contains("30000") || file("cpu.max").contains("30000 50000"));
+    assert_eq!((inspect("CpuPeriod").as_str(), inspect("CpuQuota").as_str()), ("50000\n", "30000\n"));
+    space.rbuild(["update", "--cpus", "1", "box"]).refuses(1, &["CPU Quota has already been set"]);
+    space.rbuild(["rm", "-f", "box"]).ok();
+}

@@ -11,7 +11,7 @@
 use super::error::SandboxError;
 use super::host::in_user_namespace;
 use super::scope;
-use super::spec::Limits;
+use super::spec::{DeviceLimitKind, Limits, RareLimits};
 use super::wire::SharedFd;
 use std::fs;
 use std::io::{self, Write};
@@ -45,8 +45,9 @@ struct Part {
     door: SharedFd,
 }
 
+/// Of cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
+pub(super) enum Version {
     One,
     Two,
 }
@@ -80,7 +81,7 @@ impl Cgroup {
         let tree = Tree::read_for(starters);
         let name = unique_name();
         let mut made = Self { parts: Vec::new() };
-        for setting in settings(limits, true) {
+        for setting in settings(limits, true)? {
             made.apply(&tree, limits, &name, &setting)?;
         }
         if made.parts.is_empty() {
@@ -98,11 +99,20 @@ impl Cgroup {
             Version::Two => &set.two,
         };
         let Some((file, value)) = line else { return Ok(()) };
-        let path = part.dir.join(file);
+        let (mut path, mut value) = (part.dir.join(file), value);
         if set.implied && !path.exists() {
             return Ok(());
         }
-        write(&path, value).map_err(|e| SandboxError::Limit {
+        if *file == "io.weight" && !path.exists() {
+            // the scheduler BFQ has a scale of its own, that of version 1
+            path = part.dir.join("io.bfq.weight");
+            value = set.one.as_ref().map_or(value, |(_, raw)| raw);
+        }
+        let mut written = write(&path, value);
+        if written.is_err() && *file == RT_RUNTIME && lend_runtime(&part.dir) {
+            written = write(&path, value);
+        }
+        written.map_err(|e| SandboxError::Limit {
             what: set.what,
             why: format!("writing {value:?} to {} failed: {e}", path.display()),
         })
@@ -111,7 +121,7 @@ impl Cgroup {
     /// Changes limits of a running sandbox; those that are `None` stay.
     pub(super) fn change(&mut self, limits: &Limits) -> Result<(), SandboxError> {
         let tree = Tree::read();
-        let mut settings = settings(limits, false);
+        let mut settings = settings(limits, false)?;
         // memory must not be above memory and swap together, neither before nor after
         if let (Some(_), Some(_)) = (limits.memory, limits.memory_swap) {
             let swap = settings.iter().position(|set| set.what == "swap");
@@ -258,8 +268,80 @@ fn family_of(parent: Option<&Path>, version: Version) -> PathBuf {
     if version == Version::Two { place.join(FAMILY) } else { place }
 }
 
+const RT_RUNTIME: &str = "cpu.rt_runtime_us";
+
+/// Lets the directory above have as much real-time processor time as the one above that: a new one has none to give.
+fn lend_runtime(dir: &Path) -> bool {
+    let Some((family, base)) = dir.parent().and_then(|family| Some((family, family.parent()?))) else {
+        return false;
+    };
+    ["cpu.rt_period_us", RT_RUNTIME].iter().all(|file| {
+        let value = fs::read_to_string(base.join(file));
+        value.is_ok_and(|value| write(&family.join(file), value.trim()).is_ok())
+    })
+}
+
+/// Adds the settings for what is seldom asked for.
+fn rare_settings(rare: &RareLimits, out: &mut Vec<Setting>) -> Result<(), SandboxError> {
+    let mut set =
+        |controller, what, one: Option<(&'static str, String)>, two: Option<(&'static str, String)>| {
+            out.push(Setting { controller, what, implied: false, one, two });
+        };
+    if let Some(swappiness) = rare.swappiness {
+        set("memory", "the readiness to swap", Some(("memory.swappiness", swappiness.to_string())), None);
+    }
+    if rare.oom_kill_disable {
+        set("memory", "the killer of processes", Some(("memory.oom_control", "1".into())), None);
+    }
+    let time = "processor time";
+    if let Some(period) = rare.cpu_period {
+        let quota = rare.cpu_quota.map_or("max".to_owned(), |quota| quota.to_string());
+        let two = Some(("cpu.max", format!("{quota} {period}")));
+        set("cpu", time, Some(("cpu.cfs_period_us", period.to_string())), two);
+    }
+    if let Some(quota) = rare.cpu_quota {
+        let two = rare.cpu_period.is_none().then(|| ("cpu.max", quota.to_string()));
+        set("cpu", time, Some(("cpu.cfs_quota_us", quota.to_string())), two);
+    }
+    for (file, value) in [("cpu.rt_period_us", rare.cpu_rt_period), (RT_RUNTIME, rare.cpu_rt_runtime)] {
+        if let Some(value) = value {
+            set("cpu", "real-time processor time", Some((file, value.to_string())), None);
+        }
+    }
+    if let Some(weight) = rare.blkio_weight {
+        set(
+            "blkio",
+            "the weight at disks",
+            Some(("blkio.weight", weight.to_string())),
+            Some(("io.weight", spread(weight).to_string())),
+        );
+    }
+    for limit in &rare.devices {
+        let what = "the use of a disk";
+        let stat = rustix::fs::stat(&limit.path)
+            .map_err(|e| SandboxError::Limit { what, why: format!("stat {}: {e}", limit.path.display()) })?;
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let (one, two, value) = match limit.kind {
+            DeviceLimitKind::Weight => ("blkio.weight_device", "", spread(limit.value)),
+            DeviceLimitKind::ReadBps => ("blkio.throttle.read_bps_device", "rbps=", limit.value),
+            DeviceLimitKind::WriteBps => ("blkio.throttle.write_bps_device", "wbps=", limit.value),
+            DeviceLimitKind::ReadIops => ("blkio.throttle.read_iops_device", "riops=", limit.value),
+            DeviceLimitKind::WriteIops => ("blkio.throttle.write_iops_device", "wiops=", limit.value),
+        };
+        let file = if two.is_empty() { "io.weight" } else { "io.max" };
+        let of_one = format!("{major}:{minor} {}", limit.value);
+        set("blkio", what, Some((one, of_one)), Some((file, format!("{major}:{minor} {two}{value}"))));
+    }
+    Ok(())
+}
+
+/// Maps 10..1000 onto 1..10000 as container runtimes do.
+fn spread(weight: u64) -> u64 {
+    1 + weight.saturating_sub(10) * 9999 / 990
+}
+
 /// What to write where. `fresh` adds what docker takes for granted in a new container.
-fn settings(limits: &Limits, fresh: bool) -> Vec<Setting> {
+fn settings(limits: &Limits, fresh: bool) -> Result<Vec<Setting>, SandboxError> {
     let mut out = Vec::new();
     let mut set =
         |controller, what, one: Option<(&'static str, String)>, two: Option<(&'static str, String)>| {
@@ -320,7 +402,8 @@ fn settings(limits: &Limits, fresh: bool) -> Vec<Setting> {
         let two = Some(("memory.swap.max", bytes(memory).1));
         out.push(Setting { controller: "memory", what: "swap", one: None, two, implied: true });
     }
-    out
+    rare_settings(&limits.rare, &mut out)?;
+    Ok(out)
 }
 
 /// Where each controller is mounted and which part of its tree is ours.
@@ -396,10 +479,12 @@ impl Tree {
         }
     }
 
-    /// Finds the directory below which a controller can be used.
-    fn place(&self, controller: &str) -> Option<(Version, PathBuf)> {
+    /// Finds the directory below which a controller can be used. That for disks has two names.
+    pub(super) fn place(&self, controller: &str) -> Option<(Version, PathBuf)> {
         if let Some(two) = &self.two
-            && list(two, "cgroup.controllers").iter().any(|c| c == controller)
+            && list(two, "cgroup.controllers")
+                .iter()
+                .any(|c| c == if controller == "blkio" { "io" } else { controller })
         {
             return Some((Version::Two, two.clone()));
         }
@@ -433,7 +518,7 @@ impl Tree {
 
     /// The controllers that a directory of version 2 can pass on, as `+name` words.
     fn controllers(&self, dir: &Path) -> String {
-        let wanted = ["cpu", "cpuset", "memory", "pids"];
+        let wanted = ["cpu", "cpuset", "io", "memory", "pids"];
         let here = list(dir, "cgroup.controllers");
         let have: Vec<_> =
             wanted.iter().filter(|w| here.iter().any(|h| h == *w)).map(|w| format!("+{w}")).collect();
@@ -535,6 +620,7 @@ pub fn remove_cgroups(dirs: &[PathBuf]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spec::DeviceLimit;
     use super::*;
 
     #[test]
@@ -547,7 +633,7 @@ mod tests {
             pids: Some(100),
             ..Limits::default()
         };
-        let files: Vec<_> = settings(&limits, true).into_iter().filter_map(|s| s.two).collect();
+        let files: Vec<_> = settings(&limits, true).unwrap().into_iter().filter_map(|s| s.two).collect();
         let want = [
             ("memory.max", "67108864"),
             ("memory.swap.max", "33554432"),
@@ -556,14 +642,14 @@ mod tests {
             ("pids.max", "100"),
         ];
         assert_eq!(files, want.map(|(f, v)| (f, v.to_owned())));
-        let one = settings(&Limits { memory: Some(u64::MAX), ..Limits::default() }, true);
+        let one = settings(&Limits { memory: Some(u64::MAX), ..Limits::default() }, true).unwrap();
         assert_eq!(one[0].one, Some(("memory.limit_in_bytes", "-1".to_owned())));
     }
 
     #[test]
     fn swap_is_as_much_as_memory_when_nothing_is_said() {
         let limits = Limits { memory: Some(64 << 20), ..Limits::default() };
-        let swap = |fresh| settings(&limits, fresh).into_iter().find(|set| set.what == "swap");
+        let swap = |fresh| settings(&limits, fresh).unwrap().into_iter().find(|set| set.what == "swap");
         assert_eq!(swap(true).unwrap().two, Some(("memory.swap.max", "67108864".to_owned())));
         assert!(swap(true).unwrap().implied && swap(false).is_none());
     }
@@ -581,6 +667,50 @@ mod tests {
             assert_eq!(family_of(parent, Version::One), Path::new(one));
             assert_eq!(family_of(parent, Version::Two), Path::new(two));
         }
+    }
+
+    #[test]
+    fn rare_limits_become_files_of_both_versions() {
+        let disk = |kind, value| DeviceLimit { kind, path: "/dev/null".into(), value };
+        let rare = RareLimits {
+            swappiness: Some(0),
+            oom_kill_disable: true,
+            cpu_period: Some(50_000),
+            cpu_quota: Some(25_000),
+            cpu_rt_runtime: Some(1000),
+            blkio_weight: Some(1000),
+            devices: vec![disk(DeviceLimitKind::Weight, 10), disk(DeviceLimitKind::WriteIops, 7)],
+            ..RareLimits::default()
+        };
+        let all = settings(&Limits { rare, ..Limits::default() }, true).unwrap();
+        let one: Vec<String> =
+            all.iter().filter_map(|s| s.one.as_ref()).map(|(f, v)| format!("{f}={v}")).collect();
+        let two: Vec<String> =
+            all.iter().filter_map(|s| s.two.as_ref()).map(|(f, v)| format!("{f}={v}")).collect();
+        assert_eq!(
+            one,
+            [
+                "memory.swappiness=0",
+                "memory.oom_control=1",
+                "cpu.cfs_period_us=50000",
+                "cpu.cfs_quota_us=25000",
+                "cpu.rt_runtime_us=1000",
+                "blkio.weight=1000",
+                "blkio.weight_device=1:3 10",
+                "blkio.throttle.write_iops_device=1:3 7"
+            ]
+        );
+        assert_eq!(two, ["cpu.max=25000 50000", "io.weight=10000", "io.weight=1:3 1", "io.max=1:3 wiops=7"]);
+        let rare = RareLimits {
+            devices: vec![DeviceLimit { kind: DeviceLimitKind::ReadBps, path: "/no/such".into(), value: 1 }],
+            ..RareLimits::default()
+        };
+        assert!(
+            settings(&Limits { rare, ..Limits::default() }, true)
+                .unwrap_err()
+                .to_string()
+                .contains("stat /no/such")
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod probe;
 mod program;
 mod propagation;
 pub mod pty;
+mod resources;
 mod rootfs;
 pub mod rootless;
 mod scope;
@@ -51,11 +52,13 @@ pub(crate) use launcher::sealed_self;
 pub use launcher::{Launcher, Running, Stdio};
 pub use nursery::Nursery;
 pub use probe::{Feature, probe, try_overlay};
+pub use resources::discard_unsupported;
 pub use rootfs::open_rootfs;
 pub use seccomp::SeccompProfile;
 pub use spec::{
-    BindOptions, DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec, Network, PidNamespace, ProcessSpec,
-    Propagation, Rlimit, RlimitKind, Rootfs, SandboxSpec, Source, TmpfsOptions,
+    BindOptions, DeviceLimit, DeviceLimitKind, DeviceSpec, IpcNamespace, Limits, MountKind, MountSpec,
+    Network, PidNamespace, ProcessSpec, Propagation, RareLimits, Rlimit, RlimitKind, Rootfs, SandboxSpec,
+    Source, TmpfsOptions,
 };
 pub use system::covered_paths;
 pub use wire::SharedFd;

@@ -456,6 +456,62 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// A cgroup to stand below, relative to the cgroup root (`--cgroup-parent`).
     pub parent: Option<PathBuf>,
+    /// What is seldom asked for.
+    #[serde(default)]
+    pub rare: RareLimits,
+}
+
+/// Limits that are seldom asked for; some exist in version 1 of cgroups alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RareLimits {
+    /// How readily memory is swapped, 0 to 100 (`--memory-swappiness`); version 1.
+    pub swappiness: Option<u64>,
+    /// What runs out of memory waits instead of being killed (`--oom-kill-disable`); version 1.
+    pub oom_kill_disable: bool,
+    /// Length of a period of processor time in microseconds.
+    pub cpu_period: Option<u64>,
+    /// Processor time in a period in microseconds.
+    pub cpu_quota: Option<u64>,
+    /// Length of a period of real-time processor time in microseconds; version 1.
+    pub cpu_rt_period: Option<u64>,
+    /// Real-time processor time in a period in microseconds; version 1.
+    pub cpu_rt_runtime: Option<u64>,
+    /// Weight at the disks against others, 10 to 1000 (`--blkio-weight`).
+    pub blkio_weight: Option<u64>,
+    /// Limits at single disks.
+    pub devices: Vec<DeviceLimit>,
+}
+
+/// A limit at one disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLimit {
+    /// Of what.
+    pub kind: DeviceLimitKind,
+    /// Node of the disk on the host.
+    pub path: PathBuf,
+    /// Weight, bytes or operations a second.
+    pub value: u64,
+}
+
+/// What is limited at a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceLimitKind {
+    /// The weight against others (`--blkio-weight-device`).
+    Weight,
+    /// Bytes read a second.
+    ReadBps,
+    /// Bytes written a second.
+    WriteBps,
+    /// Reads a second.
+    ReadIops,
+    /// Writes a second.
+    WriteIops,
+}
+
+impl DeviceLimitKind {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Weight, Self::ReadBps, Self::WriteBps, Self::ReadIops, Self::WriteIops];
 }
 
 impl Limits {

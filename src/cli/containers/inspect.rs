@@ -4,7 +4,7 @@ use super::{failure, open};
 use crate::cli::inspect::{Described, finish};
 use crate::cli::{CommandResult, Ctx};
 use crate::runtime::{Container, MountPoint, MountSource, Record, State, Status, time};
-use crate::sandbox::{IpcNamespace, Limits, PidNamespace, covered_paths};
+use crate::sandbox::{DeviceLimitKind, IpcNamespace, Limits, PidNamespace, covered_paths};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -269,15 +269,24 @@ fn host_config(record: &Record, links: &[(String, String)]) -> Value {
         "Memory": limits.memory.unwrap_or(0),
         "NanoCpus": limits.cpu_millis.unwrap_or(0) * 1_000_000,
         "CgroupParent": limits.parent.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
-        "CpuPeriod": 0,
-        "CpuQuota": 0,
+        "CpuPeriod": limits.rare.cpu_period.unwrap_or(0),
+        "CpuQuota": limits.rare.cpu_quota.unwrap_or(0),
+        "CpuRealtimePeriod": limits.rare.cpu_rt_period.unwrap_or(0),
+        "CpuRealtimeRuntime": limits.rare.cpu_rt_runtime.unwrap_or(0),
+        "BlkioWeight": limits.rare.blkio_weight.unwrap_or(0),
+        "BlkioWeightDevice": at_disks(limits, DeviceLimitKind::Weight),
+        "BlkioDeviceReadBps": at_disks(limits, DeviceLimitKind::ReadBps),
+        "BlkioDeviceWriteBps": at_disks(limits, DeviceLimitKind::WriteBps),
+        "BlkioDeviceReadIOps": at_disks(limits, DeviceLimitKind::ReadIops),
+        "BlkioDeviceWriteIOps": at_disks(limits, DeviceLimitKind::WriteIops),
+        "MemorySwappiness": limits.rare.swappiness,
         "CpusetCpus": limits.cpuset_cpus.clone().unwrap_or_default(),
         "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
         "Devices": devices.collect::<Vec<_>>(),
         "DeviceCgroupRules": nothing_or(confinement.device_rules.iter().map(|r| json!(r.to_string())).collect()),
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
         "MemorySwap": if swap == u64::MAX { json!(-1) } else { json!(swap) },
-        "OomKillDisable": false,
+        "OomKillDisable": limits.rare.oom_kill_disable,
         "Init": confinement.init,
         "PidsLimit": limits.pids.map_or(Value::Null, |n| json!(n)),
         "Ulimits": nothing_or(ulimits.collect()),
@@ -299,23 +308,19 @@ fn host_config(record: &Record, links: &[(String, String)]) -> Value {
 }
 
 /// Fields that docker shows also when nobody has set them, with what it shows.
-const UNSET: [(&str, &str); 15] = [
-    ("BlkioWeight", "0"),
-    ("BlkioWeightDevice", "[]"),
-    ("BlkioDeviceReadBps", "[]"),
-    ("BlkioDeviceWriteBps", "[]"),
-    ("BlkioDeviceReadIOps", "[]"),
-    ("BlkioDeviceWriteIOps", "[]"),
-    ("CpuRealtimePeriod", "0"),
-    ("CpuRealtimeRuntime", "0"),
-    ("DeviceCgroupRules", "null"),
+const UNSET: [(&str, &str); 5] = [
     ("DeviceRequests", "null"),
-    ("MemorySwappiness", "null"),
     ("CpuCount", "0"),
     ("CpuPercent", "0"),
     ("IOMaximumIOps", "0"),
     ("IOMaximumBandwidth", "0"),
 ];
+
+fn at_disks(limits: &Limits, kind: DeviceLimitKind) -> Vec<Value> {
+    let number = if kind == DeviceLimitKind::Weight { "Weight" } else { "Rate" };
+    let of_kind = limits.rare.devices.iter().filter(|limit| limit.kind == kind);
+    of_kind.map(|limit| json!({ "Path": limit.path.display().to_string(), number: limit.value })).collect()
+}
 
 /// How a namespace was asked for.
 fn mode(of: &Option<String>, host: bool, own: &str) -> String {

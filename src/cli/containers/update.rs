@@ -1,11 +1,11 @@
 //! `update`: other limits and another restart policy for containers that exist.
 
-use super::super::create_flags::cpus;
+use super::super::create_flags::{cpus, processor_time, settle};
 use super::super::values;
 use super::{failure, for_each, open};
 use crate::cli::{CliError, CommandResult, Ctx};
 use crate::runtime::{Client, RestartPolicy};
-use crate::sandbox::Limits;
+use crate::sandbox::{Limits, RareLimits};
 use clap::Args;
 
 /// `update`.
@@ -35,6 +35,21 @@ pub(in crate::cli) struct UpdateArgs {
     /// Memory nodes to use, for example 0-1
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
+    /// Weight at the disks against other containers, 10 to 1000
+    #[arg(long, value_name = "N")]
+    blkio_weight: Option<u16>,
+    /// Length of a period of processor time in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_period: Option<u64>,
+    /// Processor time in a period in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// Length of a period of real-time processor time in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_period: Option<u64>,
+    /// Real-time processor time in a period in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    cpu_rt_runtime: Option<u64>,
     /// Most processes and threads; -1 is no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
@@ -46,9 +61,12 @@ pub(in crate::cli) struct UpdateArgs {
 /// Changes containers, also while they run.
 pub(in crate::cli) fn run(args: &UpdateArgs, ctx: &Ctx) -> CommandResult {
     // as with flags that cannot be read at all
-    let limits = limits(args).map_err(|error| error.code(125))?;
+    let mut limits = limits(args).map_err(|error| error.code(125))?;
+    // what is left out afterwards was asked for all the same
+    let asked = !limits.is_empty();
+    settle(&mut limits).map_err(|error| error.code(125))?;
     let restart = args.restart.as_deref().map(RestartPolicy::parse).transpose().map_err(failure)?;
-    if limits.is_empty() && restart.is_none() {
+    if !asked && restart.is_none() {
         return Err(CliError::new("you must provide one or more flags when using this command"));
     }
     let containers = open(ctx)?;
@@ -58,6 +76,23 @@ pub(in crate::cli) fn run(args: &UpdateArgs, ctx: &Ctx) -> CommandResult {
         if container.record.auto_remove && restart.is_some_and(|policy| policy != RestartPolicy::No) {
             return Err(CliError::new(
                 "restart policy cannot be updated because AutoRemove is enabled for the container",
+            ));
+        }
+        let mut limits = limits.clone();
+        let own = &container.record.confinement.limits;
+        if limits.rare.cpu_period.is_some() != limits.rare.cpu_quota.is_some() {
+            // one goes with the other
+            limits.rare.cpu_period = limits.rare.cpu_period.or(own.rare.cpu_period);
+            limits.rare.cpu_quota = limits.rare.cpu_quota.or(own.rare.cpu_quota);
+        }
+        if limits.rare.cpu_period.or(limits.rare.cpu_quota).is_some() && own.cpu_millis.is_some() {
+            return Err(CliError::new(
+                "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set",
+            ));
+        }
+        if limits.cpu_millis.is_some() && own.rare.cpu_period.or(own.rare.cpu_quota).is_some() {
+            return Err(CliError::new(
+                "Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set",
             ));
         }
         if live && !limits.is_empty() {
@@ -89,6 +124,12 @@ fn limits(args: &UpdateArgs) -> Result<Limits, CliError> {
         cpuset_cpus: args.cpuset_cpus.clone(),
         cpuset_mems: args.cpuset_mems.clone(),
         pids: args.pids_limit.map(|n| u64::try_from(n).ok().filter(|n| *n > 0).unwrap_or(u64::MAX)),
+        rare: RareLimits {
+            blkio_weight: args.blkio_weight.filter(|weight| *weight > 0).map(u64::from),
+            cpu_rt_period: args.cpu_rt_period.filter(|n| *n > 0),
+            cpu_rt_runtime: args.cpu_rt_runtime.filter(|n| *n > 0),
+            ..processor_time(args.cpus.is_some(), args.cpu_period, args.cpu_quota)?
+        },
         ..Limits::default()
     })
 }
@@ -101,6 +142,11 @@ fn overlay(own: &mut Limits, new: &Limits) {
     set(&mut own.cpu_millis, new.cpu_millis);
     set(&mut own.cpu_shares, new.cpu_shares);
     set(&mut own.pids, new.pids);
+    set(&mut own.rare.blkio_weight, new.rare.blkio_weight);
+    set(&mut own.rare.cpu_period, new.rare.cpu_period);
+    set(&mut own.rare.cpu_quota, new.rare.cpu_quota);
+    set(&mut own.rare.cpu_rt_period, new.rare.cpu_rt_period);
+    set(&mut own.rare.cpu_rt_runtime, new.rare.cpu_rt_runtime);
     own.cpuset_cpus = new.cpuset_cpus.clone().or(own.cpuset_cpus.take());
     own.cpuset_mems = new.cpuset_mems.clone().or(own.cpuset_mems.take());
 }

@@ -1,6 +1,7 @@
 //! The flags of `run` and `create` that are about what a container may do and use.
 
 use super::on;
+use super::rare::{self, RareFlags};
 use crate::cli::{CliError, values};
 use crate::runtime::Confinement;
 use crate::sandbox::{CapSet, DeviceRule, DeviceSpec, IpcNamespace, Limits, PidNamespace};
@@ -99,6 +100,8 @@ pub(super) struct ConfinementFlags {
     /// Memory nodes to use, for example 0-1
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
+    #[command(flatten)]
+    rare: RareFlags,
 }
 
 impl ConfinementFlags {
@@ -212,7 +215,8 @@ fn limits(args: &ConfinementFlags) -> Result<Limits, CliError> {
     // 0 stands for no limit everywhere
     let memory = args.memory.as_deref().map(|m| values::bytes("--memory", m)).transpose()?;
     let memory = memory.filter(|bytes| *bytes > 0);
-    Ok(Limits {
+    let given_cpus = args.cpus.as_deref().filter(|text| text.parse() != Ok(0.0));
+    let limits = Limits {
         memory,
         memory_swap: values::memory_swap(args.memory_swap.as_deref(), memory)?,
         memory_reservation: args
@@ -220,30 +224,17 @@ fn limits(args: &ConfinementFlags) -> Result<Limits, CliError> {
             .as_deref()
             .map(|m| values::bytes("--memory-reservation", m))
             .transpose()?,
-        cpu_millis: processor_time(args)?,
+        cpu_millis: given_cpus.map(cpus).transpose()?,
         cpuset_mems: args.cpuset_mems.clone(),
         cpu_shares: args.cpu_shares.filter(|shares| *shares > 0),
         cpuset_cpus: args.cpuset_cpus.clone(),
         pids: args.pids_limit.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
         parent: args.cgroup_parent.clone(),
-    })
-}
-
-fn processor_time(args: &ConfinementFlags) -> Result<Option<u64>, CliError> {
-    let quota = args.cpu_quota.and_then(|quota| u64::try_from(quota).ok()).filter(|quota| *quota > 0);
-    match (&args.cpus, quota) {
-        (Some(_), Some(_)) => {
-            Err(CliError::new("conflicting options: Nano CPUs and CPU Period cannot both be set")
-                .hint("use --cpus alone"))
-        }
-        (Some(text), None) if text.parse() == Ok(0.0) => Ok(None),
-        (Some(text), None) => cpus(text).map(Some),
-        (None, Some(quota)) => {
-            let period = args.cpu_period.filter(|period| *period > 0).unwrap_or(100_000);
-            Ok(Some((quota.saturating_mul(1000) / period).max(1)))
-        }
-        (None, None) => Ok(None),
-    }
+        rare: args.rare.limits(given_cpus.is_some(), args.cpu_period, args.cpu_quota)?,
+    };
+    let mut limits = limits;
+    rare::settle(&mut limits)?;
+    Ok(limits)
 }
 
 pub(in crate::cli) fn cpus(text: &str) -> Result<u64, CliError> {

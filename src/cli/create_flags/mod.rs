@@ -4,8 +4,10 @@
 
 mod confinement;
 mod health;
+mod rare;
 
 pub(in crate::cli) use confinement::cpus;
+pub(in crate::cli) use rare::{processor_time, settle};
 
 use confinement::ConfinementFlags;
 use health::{HealthChange, HealthFlags};
