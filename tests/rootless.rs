@@ -25,6 +25,9 @@ fn an_ordinary_user_builds_and_runs() {
         "0\n33:44 644\n1234:4321 4711\n65534\n"
     );
     space.build(&context, &["-t", "app"]).ok().assert_executed(&[]);
+    let named = ["run", "--rm", "--network", "none", "-h", "box", "--domainname", "example"];
+    let script = ["busybox", "cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"];
+    assert_eq!(space.rbuild([&named[..], &script[..]].concat()).ok().stdout, "box\nexample\n");
     space.assert_nothing_runs();
 }
 

@@ -444,8 +444,12 @@ fn sysctls(proc: BorrowedFd<'_>, spec: &SandboxSpec) -> Setup<()> {
         let ipc = matches!(spec.ipc, IpcNamespace::New | IpcNamespace::Closed)
             && ["kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue."].iter().any(|p| key.starts_with(p));
         let net = !matches!(spec.network, super::spec::Network::Host) && key.starts_with("net.");
-        let uts = key == "kernel.domainname";
-        if !ipc && !net && !uts {
+        if key == "kernel.domainname" && spec.hostname.is_some() {
+            // the file belongs to the machine's root, the name to the namespace
+            rustix::system::setdomainname(value.as_bytes()).doing(doing)?;
+            continue;
+        }
+        if !ipc && !net {
             return Err(SetupError::new(doing(), "it does not belong to a namespace of the sandbox"));
         }
         let path = format!("sys/{}", key.replace('.', "/"));
