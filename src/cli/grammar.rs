@@ -33,7 +33,7 @@ pub(super) fn is_about_a_flag(error: &clap::Error) -> bool {
         Some(ContextValue::String(text)) => text.starts_with('-'),
         _ => false,
     };
-    flag && error.kind() != ErrorKind::MissingRequiredArgument
+    flag && !matches!(error.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict)
 }
 
 fn tolerant(command: Command) -> Command {
@@ -120,7 +120,9 @@ mod tests {
         for line in ["ps --nosuch", "run --name", "stop -t x y", "rm -q x", "run -x y", "create --memory"] {
             assert!(code(line), "{line}");
         }
-        for line in ["rm", "run", "logs a b", "exec a", "rename a", "container nosuch"] {
+        for line in
+            ["rm", "run", "logs a b", "exec a", "rename a", "container nosuch", "login -p x --password-stdin"]
+        {
             assert!(!code(line), "{line}");
         }
     }
