@@ -68,8 +68,8 @@ fn names_on_the_command_line_are_no_paths() {
             ("tag", ..) | ("build", "-t", _) if name == "a/b" => false,
             ("build", "--target", "") => false,
             ("rm", ..) => false,
-            // docker writes a container's name with a slash before it
-            ("container", "create", "/outside") => false,
+            // docker writes a name with a slash before it, and chooses one where there is none
+            ("container", "create", "/outside" | "") => false,
             _ => true,
         });
         for command in commands {
