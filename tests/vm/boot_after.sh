@@ -1,6 +1,6 @@
 # What runs after a boot; $1 is the exit code of what did not survive.
 soon 'the unit has done its work' systemctl is-active rbuild-containers
-soon "the user's container runs" sh -c 'runuser -u rbuild-test -- env HOME=/home/rbuild-test rbuild ps --format "{{.Names}}" | grep users'
+soon "the user's container runs" sh -c 'runuser -u rbuild-test -- env HOME=/home/rbuild-test XDG_RUNTIME_DIR=/run/user/1500 rbuild ps --format "{{.Names}}" | grep users'
 same containers 'always running,ended running,failing exited,first running,fresh created,halted exited,plain exited,second running,unless running' \
     "$(rbuild ps -a --format '{{.Names}} {{.State}}' | sort | paste -sd,)"
 same 'a second time' '' "$(rbuild system boot 2>&1)"

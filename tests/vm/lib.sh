@@ -24,5 +24,6 @@ finish() {
 }
 state() { rbuild inspect -f "$2" "$1" 2>&1; }
 cgroup_of() { sed 's/^0:://' "/proc/$(state "$1" '{{.State.Pid}}')/cgroup"; }
-as_user() { runuser -u rbuild-test -- env HOME=/home/rbuild-test "$@"; }
+# As the user would be logged in: not with the run-time directory of whoever calls.
+as_user() { runuser -u rbuild-test -- env HOME=/home/rbuild-test XDG_RUNTIME_DIR=/run/user/1500 "$@"; }
 busybox() { [ -n "$(rbuild images -q busybox)" ] || rbuild import /bases/busybox.tar busybox >/dev/null; }
