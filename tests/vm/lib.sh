@@ -24,6 +24,9 @@ finish() {
 }
 state() { rbuild inspect -f "$2" "$1" 2>&1; }
 cgroup_of() { sed 's/^0:://' "/proc/$(state "$1" '{{.State.Pid}}')/cgroup"; }
-# As the user would be logged in: not with the run-time directory of whoever calls.
-as_user() { runuser -u rbuild-test -- env HOME=/home/rbuild-test XDG_RUNTIME_DIR=/run/user/1500 "$@"; }
+# As the user would be logged in: with the run-time directory of the user, if there is one, and not that of whoever calls.
+as_user() {
+    runuser -u rbuild-test -- env -u XDG_RUNTIME_DIR HOME=/home/rbuild-test \
+        $([ ! -d /run/user/1500 ] || echo XDG_RUNTIME_DIR=/run/user/1500) "$@"
+}
 busybox() { [ -n "$(rbuild images -q busybox)" ] || rbuild import /bases/busybox.tar busybox >/dev/null; }
